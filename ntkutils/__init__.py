@@ -1,0 +1,33 @@
+"""Kernels of infinitely wide networks, and of finite ones beside them, in PyTorch.
+
+The package of the book "The Neural Tangent Kernel": every formula there is a function here.
+"""
+
+from . import activations
+from ._validation import SingularKernelError
+from .activations import Activation
+from .checks import check
+from .dynamics import gradient_descent, gradient_flow
+from .empirical import empirical_ntk, empirical_ntk_by_backward, empirical_ntk_by_layer
+from .linearization import linearize, parameters_of
+from .mlp import MLP
+from .recursion import nngp, ntk
+
+__all__ = [
+    "MLP",
+    "Activation",
+    "SingularKernelError",
+    "activations",
+    "check",
+    "empirical_ntk",
+    "empirical_ntk_by_backward",
+    "empirical_ntk_by_layer",
+    "gradient_descent",
+    "gradient_flow",
+    "linearize",
+    "nngp",
+    "ntk",
+    "parameters_of",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,94 @@
+"""What every public function asks of its input, with errors that say what was expected and what came."""
+
+import math
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64)
+
+
+class SingularKernelError(ValueError):
+    """A kernel matrix has no usable inverse at the precision of its dtype."""
+
+
+def require_tensor(x: object, name: str) -> Tensor:
+    """Return ``x`` if it is a finite float32 or float64 tensor; raise TypeError or ValueError if not."""
+    if not isinstance(x, Tensor):
+        kind = f"{type(x).__module__}.{type(x).__name__}".removeprefix("builtins.")
+        hint = " (torch.from_numpy converts without a copy)" if kind == "numpy.ndarray" else ""
+        raise TypeError(f"{name}: expected a torch.Tensor, got {kind}{hint}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name}: expected dtype float32 or float64, got {x.dtype}")
+    bad = ~torch.isfinite(x)
+    if bad.any():
+        where = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(
+            f"{name}: expected finite numbers, got {int(bad.sum())} NaN or infinite, "
+            f"the first at index {where}"
+        )
+    return x
+
+
+def require_points(x: object, name: str = "x") -> Tensor:
+    """Return ``x`` if it is a matrix of data points, shape (n, d) with d at least 1."""
+    x = require_tensor(x, name)
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(
+            f"{name}: expected shape (n, d), one data point a row, got {tuple(x.shape)}"
+        )
+    return x
+
+
+def require_pair(x1: object, x2: object | None) -> tuple[Tensor, Tensor]:
+    """Return two matrices of data points that fit together; ``x2=None`` stands for ``x1``."""
+    x1 = require_points(x1, "x1")
+    if x2 is None:
+        return x1, x1
+    x2 = require_points(x2, "x2")
+    if x1.shape[1] != x2.shape[1]:
+        raise ValueError(
+            f"x1 and x2: expected the same number of features, "
+            f"got shapes {tuple(x1.shape)} and {tuple(x2.shape)}"
+        )
+    require_alike(x1, x2, "x1", "x2")
+    return x1, x2
+
+
+def require_alike(a: Tensor, b: Tensor, name_a: str, name_b: str) -> None:
+    """Raise TypeError when two tensors differ in dtype, ValueError when they differ in device."""
+    if a.dtype != b.dtype:
+        raise TypeError(
+            f"{name_a} and {name_b}: expected the same dtype, got {a.dtype} and {b.dtype}"
+        )
+    if a.device != b.device:
+        raise ValueError(
+            f"{name_a} and {name_b}: expected the same device, got {a.device} and {b.device}"
+        )
+
+
+def require_shape(a: Tensor, shape: tuple[int, ...], name: str, why: str) -> None:
+    """Raise ValueError when ``a`` does not have the shape that ``why`` explains."""
+    if tuple(a.shape) != tuple(shape):
+        raise ValueError(f"{name}: expected shape {tuple(shape)} ({why}), got {tuple(a.shape)}")
+
+
+def require_count(value: object, name: str, least: int) -> int:
+    """Return ``value`` if it is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return value
+
+
+def require_scale(value: object, name: str, positive: bool = False) -> float:
+    """Return ``value`` as a float if it is a finite real number, not negative (or positive)."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a real number, got {value!r}")
+    value = float(value)
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        kind = "positive" if positive else "non-negative"
+        raise ValueError(f"{name}: expected a finite {kind} number, got {value}")
+    return value

@@ -1,0 +1,180 @@
+"""Checks of the book's formulas against independent oracles, one line each."""
+
+import sys
+from dataclasses import asdict, dataclass, field
+from html import escape
+
+import torch
+from torch import Tensor
+
+ORACLES = ("neural-tangents", "torch", "autodiff", "quadrature", "50 digits")
+
+
+class CheckFailed(AssertionError):
+    """A formula and its oracle disagree by more than the stated bound."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison that was made and held.
+
+    Attributes:
+        label: of the equation in the book, such as "eq-ntk".
+        oracle: who says so, one of ``ORACLES``.
+        against: what of the oracle, in words.
+        kind: "exact" or "statistical".
+        bound: what the error was allowed to be, in ``unit``.
+        unit: of bound and measured.
+        values: how many numbers were compared.
+        resolution: for a statistical check, its largest standard error over the largest expected
+            value, rounded up to one digit: a smaller error in the formula could go unseen.
+        measured: the worst error. Differs between machines in its last digits, so it is not in the line.
+    """
+
+    label: str
+    oracle: str
+    against: str
+    kind: str
+    bound: float
+    unit: str
+    values: int
+    resolution: str = ""
+    measured: float = field(default=0.0, compare=False)
+
+    @property
+    def line(self) -> str:
+        """What a reader sees: the same text on every machine."""
+        numbers = "1 number" if self.values == 1 else f"{self.values:,} numbers"
+        if self.kind == "exact":
+            verdict = f"{numbers} agree to {self.bound:g} {self.unit}"
+        else:
+            verdict = (
+                f"{numbers} agree within {self.bound:g} {self.unit}, "
+                f"each at most {self.resolution} of the largest value"
+            )
+        return f"{self.label} against {self.oracle} ({self.against}): {verdict}"
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
+        link = f'<a href="#equation-{self.label}">{self.label}</a>'
+        html = escape(f"✓ {self.line}").replace(self.label, link, 1)
+        data = {"text/plain": f"✓ {self.line}", "text/html": f'<div class="ntk-check">{html}</div>'}
+        # In the metadata, since that is where a number may differ between machines.
+        return data, {"ntkutils-check": asdict(self)}
+
+
+def check(
+    label: str,
+    formula: Tensor,
+    expected: Tensor,
+    *,
+    oracle: str,
+    against: str,
+    bound: float | None = None,
+    z: float | None = None,
+    resolution: float | None = None,
+) -> None:
+    """Compare a formula with an independent oracle; show one line, or raise.
+
+    With ``bound``, an exact identity: every entry of ``formula`` equals that of ``expected`` up to
+    ``bound`` times the largest entry of ``expected`` in size.
+    With ``z``, a statistical one: ``expected`` holds independent samples along its first axis, and
+    their mean equals ``formula`` up to ``z`` standard errors of that mean, entry by entry. Then
+    ``resolution`` is required: the standard error may be at most this part of the largest value of
+    ``formula`` in size, so that the check could have seen an error of that size.
+
+    Args:
+        label: of the equation, as in the chapter's source.
+        formula: what the formula gives; anything :func:`torch.as_tensor` takes.
+        expected: what the oracle gives, of the same shape (plus a first axis of samples with ``z``).
+        oracle: "neural-tangents", "torch" (networks of finite width), "autodiff", "quadrature" or
+            "50 digits".
+        against: what was asked of the oracle, in a few words.
+        bound: relative error allowed.
+        z: standard errors allowed. With m entries, a right formula fails by chance with probability
+            below m·erfc(z/√2): 6e-5·m at z = 4.
+        resolution: the largest standard error allowed, relative to the largest value.
+
+    Raises:
+        CheckFailed: when they differ by more, naming the worst entry, both values, their ratio and
+            the bound.
+        ValueError, TypeError: when there is nothing to compare, or shapes or arguments do not fit.
+    """
+    display(compare(label, formula, expected, oracle, against, bound, z, resolution))
+
+
+def compare(
+    label: str,
+    formula: Tensor,
+    expected: Tensor,
+    oracle: str,
+    against: str,
+    bound: float | None = None,
+    z: float | None = None,
+    resolution: float | None = None,
+) -> Check:
+    """Do what :func:`check` does, and return the :class:`Check` instead of showing it."""
+    if oracle not in ORACLES:
+        raise ValueError(f"oracle: expected one of {', '.join(ORACLES)}, got {oracle!r}")
+    if (bound is None) == (z is None) or (z is None) != (resolution is None):
+        raise ValueError("expected either bound=..., or z=... with resolution=...")
+    formula, expected = (_float64(a, name) for a, name in ((formula, "formula"), (expected, "expected")))
+    shape = formula.shape if z is None else (len(expected), *formula.shape)
+    if tuple(expected.shape) != tuple(shape):
+        raise ValueError(f"expected: expected shape {tuple(shape)}, got {tuple(expected.shape)}")
+    if formula.numel() == 0 or (z is not None and len(expected) < 8):
+        raise ValueError(
+            f"nothing to compare: {formula.numel()} entries, {len(expected)} samples (at least 8)"
+        )
+    if z is None:
+        error, unit = expected.abs().max().expand(shape), "of the largest"
+        given = expected
+    else:
+        given = expected.mean(0)
+        error, unit = expected.std(0) / len(expected) ** 0.5, "standard errors"
+        relative = (error.max() / formula.abs().max()).item()
+        if not relative <= resolution:
+            raise CheckFailed(
+                f"{label} against {oracle} ({against}): the samples resolve {relative:.2g} of the "
+                f"largest value, asked for {resolution:g}; take more"
+            )
+    limit = bound if z is None else z
+    miss = (formula - given).abs()
+    # 0 against 0 is agreement, also where the allowed error is 0
+    errors = torch.where(miss == 0, torch.zeros_like(miss), miss / error)
+    worst = int(torch.nan_to_num(errors, nan=torch.inf).argmax())
+    measured = errors.flatten()[worst].item()
+    if not measured <= limit:
+        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), formula.shape))
+        ours, theirs = formula.flatten()[worst].item(), given.flatten()[worst].item()
+        raise CheckFailed(
+            f"{label} against {oracle} ({against}): at index {index} the formula gives {ours:.17g} "
+            f"and the oracle {theirs:.17g}, ratio {ours / theirs if theirs else float('nan'):.6g}; "
+            f"error {measured:.3g} {unit}, bound {limit:g}"
+        )
+    shown = "" if z is None else f"{_round_up(relative):g}"
+    kind = "exact" if z is None else "statistical"
+    return Check(label, oracle, against, kind, limit, unit, formula.numel(), shown, measured)
+
+
+def display(record: Check) -> None:
+    """Show a check's line: as an output of the cell in a notebook, else printed."""
+    shell = sys.modules.get("IPython")
+    if shell is not None and shell.get_ipython() is not None:
+        shell.display.display(record)
+    else:
+        print(f"✓ {record.line}")
+
+
+def _float64(a: object, name: str) -> Tensor:
+    a = torch.as_tensor(a).detach().cpu()
+    if a.is_complex() or a.dtype == torch.bool:
+        raise TypeError(f"{name}: expected real numbers, got {a.dtype}")
+    return a.double()
+
+
+def _round_up(x: float) -> float:
+    """Return x rounded up to one significant digit (or 0)."""
+    if x == 0:
+        return 0.0
+    unit = 10.0 ** torch.tensor(x).log10().floor().item()
+    return float(f"{-(-x // unit) * unit:.1g}")

@@ -1,0 +1,178 @@
+r"""The neural tangent kernel of a network of finite width: inner products of its gradients."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+
+from . import _validation as check_that
+from .mlp import MLP
+
+BYTES_A_CHUNK = 2**28  # what the gradients of one chunk of examples may take: 256 MiB
+
+
+def empirical_ntk_by_backward(model: nn.Module, x1: Tensor, x2: Tensor | None = None) -> Tensor:
+    r"""Return :math:`\langle\nabla f_x(w), \nabla f_{\tilde x}(w)\rangle`, the slow and obvious way.
+
+    Two backward passes for every entry. The reference that :func:`empirical_ntk` is held against.
+
+    Args:
+        model: a module with a scalar output for one example.
+        x1: examples, shape (n1, ...).
+        x2: examples, shape (n2, ...); ``x1`` if not given.
+
+    Returns:
+        The kernel, shape (n1, n2).
+    """
+    x2 = x1 if x2 is None else x2
+    weights = [p for p in model.parameters() if p.requires_grad]
+    entries = torch.empty(len(x1), len(x2), dtype=weights[0].dtype, device=weights[0].device)
+    for i, x in enumerate(x1):
+        for j, x_tilde in enumerate(x2):
+            grads = torch.autograd.grad(model(x[None]).squeeze(), weights)
+            grads_tilde = torch.autograd.grad(model(x_tilde[None]).squeeze(), weights)
+            entries[i, j] = sum((g * g_tilde).sum() for g, g_tilde in zip(grads, grads_tilde))
+    return entries
+
+
+def empirical_ntk(
+    model: nn.Module, x1: Tensor, x2: Tensor | None = None, *, chunk_size: int | None = None
+) -> Tensor:
+    r"""Return :math:`\langle\nabla f_x(w), \nabla f_{\tilde x}(w)\rangle` at the model's weights.
+
+    The sum runs over all parameters that require a gradient. An :class:`ntkutils.MLP` is taken
+    layer by layer and its gradients are never formed; any other module through
+    :mod:`torch.func`, in chunks of examples.
+    In neural-tangents: ``nt.empirical_ntk_fn(f, trace_axes=())``.
+
+    Args:
+        model: any module that treats the examples of a batch independently.
+        x1: examples, shape (n1, ...); for an MLP (n1, in_features).
+        x2: examples, shape (n2, ...); ``x1`` if not given.
+        chunk_size: how many examples' gradients are held at a time, for a module that is no MLP;
+            as many as fit into 256 MiB if not given.
+
+    Returns:
+        Shape (n1, n2) if the output for one example is a scalar or has one entry; else
+        (n1, n2, o, o), where [i, j, a, b] belongs to outputs a at x1[i] and b at x2[j].
+
+    Raises:
+        TypeError, ValueError: for input that does not fit the model or is not finite, and for a
+            module whose outputs mix examples (batch normalization in training mode) or are random.
+    """
+    if isinstance(model, MLP):
+        x1, x2 = check_that.require_pair(x1, x2)
+        _require_fit(model, x1)
+        with torch.no_grad():
+            return _scalar_if_one(sum(_layer_terms(model, x1, x2)))
+    x1 = check_that.require_tensor(x1, "x1")
+    x2 = x1 if x2 is None else check_that.require_tensor(x2, "x2")
+    check_that.require_alike(x1, x2, "x1", "x2")
+    if x1.ndim == 0 or x1.shape[1:] != x2.shape[1:]:
+        raise ValueError(
+            f"x1 and x2: expected shapes (n1, ...) and (n2, ...) with equal examples, "
+            f"got {tuple(x1.shape)} and {tuple(x2.shape)}"
+        )
+    return _scalar_if_one(_by_jacobians(model, x1, x2, chunk_size))
+
+
+def empirical_ntk_by_layer(model: MLP, x1: Tensor, x2: Tensor | None = None) -> Tensor:
+    r"""Return the share of each layer's parameters in :func:`empirical_ntk`.
+
+    Args:
+        model: an :class:`ntkutils.MLP` with L hidden layers.
+        x1: data points, shape (n1, in_features).
+        x2: data points, shape (n2, in_features); ``x1`` if not given.
+
+    Returns:
+        Shape (L+1, n1, n2), or (L+1, n1, n2, o, o): entry j-1 is the share of w^(j) and b^(j);
+        their sum over the first axis is the kernel.
+
+    Raises:
+        TypeError, ValueError: for a model that is no MLP, and for input that does not fit it.
+    """
+    if not isinstance(model, MLP):
+        raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
+    x1, x2 = check_that.require_pair(x1, x2)
+    _require_fit(model, x1)
+    with torch.no_grad():
+        return torch.stack([_scalar_if_one(term) for term in _layer_terms(model, x1, x2)][::-1])
+
+
+def _require_fit(model: MLP, x: Tensor) -> None:
+    check_that.require_alike(model.w[0], x, "the model's weights", "x1")
+    if x.shape[1] != model.w[0].shape[1]:
+        raise ValueError(
+            f"x1: expected {model.w[0].shape[1]} features, as the model has, got {x.shape[1]}"
+        )
+
+
+def _scalar_if_one(kernel: Tensor) -> Tensor:
+    return kernel[..., 0, 0] if kernel.shape[-2:] == (1, 1) else kernel
+
+
+def _layer_terms(model: MLP, x1: Tensor, x2: Tensor) -> Iterator[Tensor]:
+    r"""Yield each layer's share (n1, n2, o, o), from the last layer to the first.
+
+    With :math:`\delta^{(j)} = \partial f/\partial(\text{pre-activation } j)`, the gradients in
+    :math:`w^{(j)}` are :math:`\sigma_w\,\delta^{(j)} (h^{(j-1)})^T`, so their inner product is
+    :math:`(\delta\cdot\tilde\delta)\,\sigma_w^2\,(h\cdot\tilde h)`: two small matrix products.
+    """
+    var_w, var_b = model.weight_std**2, model.bias_std**2
+    (h1, slopes1), (h2, slopes2) = (_forward(model, x) for x in (x1, x2))
+    eye = torch.eye(model.w[-1].shape[0], dtype=x1.dtype, device=x1.device)
+    delta1, delta2 = (eye.expand(len(x), *eye.shape) for x in (x1, x2))  # (n, o, k_j)
+    for j in range(model.depth + 1, 0, -1):
+        products = torch.einsum("iak,jbk->ijab", delta1, delta2)
+        yield products * (var_w * h1[j - 1] @ h2[j - 1].T + var_b)[..., None, None]
+        if j > 1:
+            back = model.weight_std * model.w[j - 1]
+            delta1 = (delta1 @ back) * slopes1[j - 2][:, None]
+            delta2 = (delta2 @ back) * slopes2[j - 2][:, None]
+
+
+def _forward(model: MLP, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Return h^(0..L) and the slopes dh^(j)/d(pre-activation) for j = 1..L."""
+    h, slopes = [x], []
+    for j in range(1, model.depth + 1):
+        pre, root = model.affine(j, h[-1]), model.w[j - 1].shape[0] ** 0.5
+        h.append(model.activation(pre) / root)
+        slopes.append(model.activation.derivative(pre) / root)
+    return h, slopes
+
+
+def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | None) -> Tensor:
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
+            if module.training:
+                raise ValueError(
+                    f"model: expected outputs that are a function of one example, got a "
+                    f"{type(module).__name__} in training mode; call model.eval() first"
+                )
+    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    if not weights:
+        raise ValueError("model: expected parameters that require a gradient, got none")
+    fixed = {n: p.detach() for n, p in model.named_parameters() if not p.requires_grad}
+    fixed |= dict(model.named_buffers())
+
+    def outputs(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(model, weights | fixed, (x[None],)).flatten()
+
+    jacobian = vmap(jacrev(outputs), in_dims=(None, 0))
+    with torch.no_grad():
+        o = outputs(weights, x1[0]).numel() if len(x1) else 1
+    size = sum(p.numel() * p.element_size() for p in weights.values()) * o
+    chunk = check_that.require_count(
+        chunk_size or max(1, BYTES_A_CHUNK // size), "chunk_size", least=1
+    )
+    kernel = x1.new_empty(len(x1), len(x2), o, o)
+    for i, part1 in zip(range(0, len(x1), chunk), x1.split(chunk)):
+        grads1 = jacobian(weights, part1)
+        for j, part2 in zip(range(0, len(x2), chunk), x2.split(chunk)):
+            grads2 = grads1 if x1 is x2 and i == j else jacobian(weights, part2)
+            kernel[i : i + chunk, j : j + chunk] = sum(
+                torch.einsum("iap,jbp->ijab", grads1[name].flatten(2), grads2[name].flatten(2))
+                for name in weights
+            )
+    return kernel

@@ -1,0 +1,35 @@
+"""One look for all figures of the book. Needs matplotlib (``pip install "ntkutils[book]"``)."""
+
+from typing import Any
+
+# Okabe & Ito's palette: told apart by colour-blind readers, and dark enough on white.
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#007A5A", "#AA4499", "#5A5A5A"
+
+STYLE = {
+    "figure.dpi": 160,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+
+
+def panels(columns: int = 1, rows: int = 1, height: float = 2.8, **subplots: Any) -> tuple:
+    """Return matplotlib's (figure, axes) in the book's style, as wide as a page of text.
+
+    Args:
+        columns: panels in a row.
+        rows: rows of panels.
+        height: of one row, in inches.
+        subplots: passed on to ``plt.subplots``.
+    """
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(STYLE):
+        return plt.subplots(rows, columns, figsize=(7.2, height * rows), **subplots)

@@ -1,0 +1,103 @@
+"""Fully connected networks of finite width in the NTK parameterization."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from . import _validation as check_that
+from .activations import Activation, get
+
+
+class MLP(nn.Module):
+    r"""A network with L hidden layers whose NTK has a limit as the widths grow.
+
+    :math:`h^{(0)} = x`, :math:`h^{(j)} = \phi(w^{(j)} h^{(j-1)})/\sqrt{k_j}` and
+    :math:`f(x) = w^{(L+1)} h^{(L)}`, all weights N(0, 1). With ``weight_std`` and ``bias_std`` each
+    matrix product becomes :math:`\sigma_w w^{(j)} h^{(j-1)} + \sigma_b b^{(j)}`, biases N(0, 1) too;
+    with ``bias_std=0`` there are no bias parameters.
+
+    Args:
+        in_features: the number d of features of a data point.
+        width: the number of units k of every hidden layer, or one number a layer.
+        depth: the number L of hidden layers; 0 is a linear model.
+        out_features: the number of outputs.
+        activation: a name in :mod:`ntkutils.activations`, or an Activation.
+        weight_std: sigma_w.
+        bias_std: sigma_b.
+        generator: the source of the random weights, for an explicit seed; torch's own if not given.
+        dtype: of the parameters; torch's default if not given.
+        device: of the parameters; ``generator``'s if not given, else torch's default.
+
+    Raises:
+        TypeError, ValueError: for arguments that are not as above.
+
+    Source: Jacot, Gabriel & Hongler 2018 (arXiv:1806.07572), section 2; there weights multiply
+    activations that are divided by the square root of their number, which is the same.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        width: int | Sequence[int],
+        depth: int,
+        out_features: int = 1,
+        activation: str | Activation = "relu",
+        weight_std: float = 1.0,
+        bias_std: float = 0.0,
+        generator: torch.Generator | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        depth = check_that.require_count(depth, "depth", least=0)
+        widths = [width] * depth if isinstance(width, int) else list(width)
+        if len(widths) != depth:
+            raise ValueError(
+                f"width: expected one number, or one for each of the {depth} hidden layers, "
+                f"got {len(widths)}"
+            )
+        sizes = [
+            check_that.require_count(in_features, "in_features", least=1),
+            *(check_that.require_count(k, "width", least=1) for k in widths),
+            check_that.require_count(out_features, "out_features", least=1),
+        ]
+        self.activation = get(activation)
+        self.weight_std = check_that.require_scale(weight_std, "weight_std")
+        self.bias_std = check_that.require_scale(bias_std, "bias_std")
+        if device is None and generator is not None:
+            device = generator.device
+
+        def normal(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape, generator=generator, dtype=dtype, device=device))
+
+        # w[j-1] is the page's w^(j), of shape (k_j, k_{j-1})
+        self.w = nn.ParameterList(normal(k, k_in) for k_in, k in itertools.pairwise(sizes))
+        self.b = nn.ParameterList(normal(k) for k in sizes[1:]) if self.bias_std > 0 else None
+
+    @property
+    def depth(self) -> int:
+        """The number L of hidden layers."""
+        return len(self.w) - 1
+
+    def affine(self, j: int, h: Tensor) -> Tensor:
+        """Return sigma_w w^(j) h + sigma_b b^(j) for rows h, j from 1 to L+1."""
+        pre = self.weight_std * (h @ self.w[j - 1].T)
+        return pre if self.b is None else pre + self.bias_std * self.b[j - 1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return f(x), shape (n, out_features), for data points x of shape (n, in_features)."""
+        h = x
+        for j in range(1, self.depth + 1):
+            h = self.activation(self.affine(j, h)) / self.w[j - 1].shape[0] ** 0.5
+        return self.affine(self.depth + 1, h)
+
+    def extra_repr(self) -> str:
+        """Say what ``print(model)`` shows of the network."""
+        sizes = [self.w[0].shape[1], *(w.shape[0] for w in self.w)]
+        return (
+            f"{' -> '.join(map(str, sizes))}, activation={self.activation.name}, "
+            f"weight_std={self.weight_std:g}, bias_std={self.bias_std:g}"
+        )

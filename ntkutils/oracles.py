@@ -1,0 +1,97 @@
+"""The same networks in Google's neural-tangents, as an independent opinion on every formula.
+
+The only module that needs neural-tangents and jax (``pip install "ntkutils[book]"``), and it needs
+them when a function is called, not when it is imported.
+"""
+
+import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .activations import ERF_NORM
+from .mlp import MLP
+
+
+def neural_tangents() -> ModuleType:
+    """Import neural-tangents without its start-up messages, and let jax compute in float64.
+
+    Switching on jax's float64 holds for the whole process.
+    """
+    # neural-tangents imports TensorFlow, which reports from C++ what hardware it did not find.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import jax
+    import neural_tangents as nt
+
+    jax.config.update("jax_enable_x64", True)
+    return nt
+
+
+def stax_network(
+    in_features: int,
+    width: int,
+    depth: int,
+    out_features: int = 1,
+    activation: str = "relu",
+    weight_std: float = 1.0,
+    bias_std: float = 0.0,
+) -> tuple[Callable, Callable, Callable]:
+    """Return neural-tangents' ``init_fn, apply_fn, kernel_fn`` of a network with the book's scaling.
+
+    ``stax.Dense`` divides by the square root of its number of inputs, the first one too. The book
+    does not divide the data, so apply_fn and kernel_fn here take the book's x and multiply it by
+    sqrt(d) before stax divides.
+    """
+    stax = neural_tangents().stax
+    phi = {
+        "relu": lambda: stax.ABRelu(0.0, 2**0.5),
+        "erf": lambda: stax.Erf(a=1 / ERF_NORM, b=1.0, c=0.0),
+        "identity": stax.Identity,
+    }[activation]
+
+    def dense(units: int) -> Any:
+        return stax.Dense(units, W_std=weight_std, b_std=bias_std or None)
+
+    hidden = [layer for _ in range(depth) for layer in (dense(width), phi())]
+    init_fn, apply, kernel = stax.serial(*hidden, dense(out_features))
+    root_d = in_features**0.5
+
+    def apply_fn(params: Any, x: Any) -> Any:
+        return apply(params, root_d * to_numpy(x))
+
+    def kernel_fn(x1: Any, x2: Any = None, get: Any = "ntk") -> Any:
+        scaled = None if x2 is None else root_d * to_numpy(x2)
+        return kernel(root_d * to_numpy(x1), scaled, get)
+
+    return init_fn, apply_fn, kernel_fn
+
+
+def same_network(model: MLP) -> tuple[Callable, list]:
+    """Return neural-tangents' ``apply_fn, params`` of the network that ``model`` is, same weights."""
+    import jax.numpy as jnp
+
+    sizes = [model.w[0].shape[1], *(w.shape[0] for w in model.w)]
+    _, apply_fn, _ = stax_network(
+        sizes[0], max(sizes[1:]), model.depth, sizes[-1], model.activation.name, model.weight_std,
+        model.bias_std,
+    )  # fmt: skip
+    biases = [None] * len(model.w) if model.b is None else [jnp.array(to_numpy(b)) for b in model.b]
+    params: list = []
+    for w, b in zip(model.w, biases):
+        params += [(jnp.array(to_numpy(w).T), b), ()]  # a Dense layer, then an activation
+    return apply_fn, params[:-1]
+
+
+def to_numpy(x: Any) -> Any:
+    """Return a tensor as a numpy array; anything else as it is."""
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else x
+
+
+def to_torch(x: Any) -> Tensor:
+    """Return a jax or numpy array as a tensor that owns its memory."""
+    return torch.from_numpy(np.array(x))

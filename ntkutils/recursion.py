@@ -1,0 +1,83 @@
+r"""The kernels of infinitely wide networks: the compositional recursion, as on the page."""
+
+from torch import Tensor
+
+from . import _validation as check_that
+from .activations import Activation, get
+from .covariance import Covariance, gram
+
+
+def recursion(
+    Lambda: Covariance, phi: Activation, depth: int, weight_var: float, bias_var: float
+) -> tuple[Tensor, Tensor]:
+    r"""Carry :math:`\Lambda^{(0)} = K^{(0)}` through the hidden layers to the NNGP and the NTK."""
+    K = Lambda.cov
+    for _ in range(depth):
+        Lambda_dot = weight_var * phi.derivative_moments(Lambda)
+        Lambda = weight_var * phi.moments(Lambda) + bias_var
+        K = Lambda.cov + Lambda_dot * K
+    return Lambda.cov, K
+
+
+def _kernels(x1, x2, depth, activation, weight_std, bias_std) -> tuple[Tensor, Tensor]:
+    x1, x2 = check_that.require_pair(x1, x2)
+    depth = check_that.require_count(depth, "depth", least=0)
+    weight_var = check_that.require_scale(weight_std, "weight_std") ** 2
+    bias_var = check_that.require_scale(bias_std, "bias_std") ** 2
+    Lambda = weight_var * gram(x1, x2) + bias_var
+    return recursion(Lambda, get(activation), depth, weight_var, bias_var)
+
+
+def nngp(
+    x1: Tensor,
+    x2: Tensor | None = None,
+    *,
+    depth: int,
+    activation: str | Activation = "relu",
+    weight_std: float = 1.0,
+    bias_std: float = 0.0,
+) -> Tensor:
+    r"""Return the NNGP kernel of an infinitely wide network, shape (n1, n2).
+
+    The covariance of the outputs :math:`f(x), f(\tilde x)` of :class:`ntkutils.MLP` at
+    initialization:
+    :math:`\Lambda^{(l)} = \sigma_w^2 E[\phi(u)\phi(v)] + \sigma_b^2` with :math:`(u,v)` Gaussian of
+    covariance :math:`\Lambda^{(l-1)}`, from
+    :math:`\Lambda^{(0)} = \sigma_w^2\, x\cdot\tilde x + \sigma_b^2`.
+    neural-tangents divides the first inner product by d: its kernel at inputs times sqrt(d) is ours.
+
+    Args:
+        x1: data points, shape (n1, d), float32 or float64.
+        x2: data points, shape (n2, d); ``x1`` if not given.
+        depth: the number L of hidden layers; 0 is a linear model.
+        activation: a name in :mod:`ntkutils.activations`, or an Activation.
+        weight_std: sigma_w, multiplies the weights, which are N(0, 1).
+        bias_std: sigma_b, multiplies the biases, which are N(0, 1).
+
+    Raises:
+        TypeError, ValueError: for input that is not as above, naming what was expected and what came.
+
+    Source: Lee et al. 2018 (arXiv:1711.00165), eqs. 4-5, in the NTK parameterization.
+    """
+    return _kernels(x1, x2, depth, activation, weight_std, bias_std)[0]
+
+
+def ntk(
+    x1: Tensor,
+    x2: Tensor | None = None,
+    *,
+    depth: int,
+    activation: str | Activation = "relu",
+    weight_std: float = 1.0,
+    bias_std: float = 0.0,
+) -> Tensor:
+    r"""Return the neural tangent kernel of an infinitely wide network, shape (n1, n2).
+
+    :math:`K^{(l)} = \Lambda^{(l)} + \sigma_w^2 E[\phi'(u)\phi'(v)]\, K^{(l-1)}` with :math:`(u,v)`
+    Gaussian of covariance :math:`\Lambda^{(l-1)}`, and :math:`K^{(0)} = \Lambda^{(0)}`; see
+    :func:`nngp` for :math:`\Lambda`, the arguments and the errors.
+    neural-tangents divides the first inner product by d: its kernel at inputs times sqrt(d) is ours.
+
+    Source: Jacot, Gabriel & Hongler 2018 (arXiv:1806.07572), Theorem 1, with unit-variance weights.
+    """
+    return _kernels(x1, x2, depth, activation, weight_std, bias_std)[1]
