@@ -44,12 +44,12 @@ class Check:
     @property
     def line(self) -> str:
         """What a reader sees: the same text on every machine."""
-        numbers = "1 number" if self.values == 1 else f"{self.values:,} numbers"
+        agree = "1 number agrees" if self.values == 1 else f"{self.values:,} numbers agree"
         if self.kind == "exact":
-            verdict = f"{numbers} agree to {self.bound:g} {self.unit}"
+            verdict = f"{agree} to {self.bound:g} {self.unit}"
         else:
             verdict = (
-                f"{numbers} agree within {self.bound:g} {self.unit}, "
+                f"{agree} within {self.bound:g} {self.unit}, "
                 f"each at most {self.resolution} of the largest value"
             )
         return f"{self.label} against {self.oracle} ({self.against}): {verdict}"

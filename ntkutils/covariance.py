@@ -94,8 +94,6 @@ def gram(x1: Tensor, x2: Tensor) -> Covariance:
     norm1, norm2 = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (x1, x2))
     unit1, unit2 = (x / n.where(n > 0, torch.ones_like(n)) for x, n in ((x1, norm1), (x2, norm2)))
     xi = unit1 @ unit2.T
-    if x1 is x2:
-        xi = (xi + xi.T) / 2
     sin2 = (1 - xi) * (1 + xi)
     i, j = torch.nonzero(sin2 < NEARLY_PARALLEL, as_tuple=True)
     # |u-v|² and |u+v|², which are 2(1-xi) and 2(1+xi), in pieces that bound memory

@@ -15,7 +15,6 @@ STYLE = {
     "axes.titlesize": 10,
     "axes.grid": True,
     "grid.alpha": 0.25,
-    "legend.frameon": False,
     "lines.linewidth": 1.6,
 }
 
@@ -31,5 +30,14 @@ def panels(columns: int = 1, rows: int = 1, height: float = 2.8, **subplots: Any
     """
     import matplotlib.pyplot as plt
 
+    # The first figure loads the backend, which in a notebook switches on automatic display;
+    # done inside the context, that would be undone with the style.
+    plt.close(plt.figure())
     with plt.rc_context(STYLE):
         return plt.subplots(rows, columns, figsize=(7.2, height * rows), **subplots)
+
+
+def legend_above(fig: Any, ax: Any, columns: int = 4) -> None:
+    """Name the lines of ``ax`` above all panels, where they cover nothing."""
+    handles, names = ax.get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)

@@ -5,7 +5,10 @@ them when a function is called, not when it is imported.
 """
 
 import os
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -22,14 +25,33 @@ def neural_tangents() -> ModuleType:
 
     Switching on jax's float64 holds for the whole process.
     """
-    # neural-tangents imports TensorFlow, which reports from C++ what hardware it did not find.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    import jax
-    import neural_tangents as nt
+    with _quiet_stderr():
+        import jax
+        import neural_tangents as nt
 
     jax.config.update("jax_enable_x64", True)
     return nt
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what is written to the process's stderr; show it after all if there is an error.
+
+    neural-tangents imports TensorFlow, which reports from C++ what hardware it did not find.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def stax_network(

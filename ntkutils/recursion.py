@@ -25,7 +25,10 @@ def _kernels(x1, x2, depth, activation, weight_std, bias_std) -> tuple[Tensor, T
     weight_var = check_that.require_scale(weight_std, "weight_std") ** 2
     bias_var = check_that.require_scale(bias_std, "bias_std") ** 2
     Lambda = weight_var * gram(x1, x2) + bias_var
-    return recursion(Lambda, get(activation), depth, weight_var, bias_var)
+    kernels = recursion(Lambda, get(activation), depth, weight_var, bias_var)
+    if x1 is x2:  # vectorized functions may round the same number in two ways
+        kernels = tuple((kernel + kernel.T) / 2 for kernel in kernels)
+    return kernels
 
 
 def nngp(

@@ -1,0 +1,85 @@
+# The Neural Tangent Kernel, an executable book.  `make help` lists the targets.
+
+# The Python to use: the one .venv was made with, else the first that is 3.11 or
+# 3.12, else any (.ci/environment.py then says what is needed).
+RIGHT = import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+PYTHON ?= $(shell \
+	for python in "$$(sed -n 's/^executable = //p' .venv/pyvenv.cfg 2>&-)" \
+	    python3.11 python3.12 python3 python; do \
+	  "$$python" -c '$(RIGHT)' >/dev/null 2>&1 && echo "$$python" && exit; \
+	done; \
+	for python in python3 python python2; do \
+	  "$$python" -c '' >/dev/null 2>&1 && echo "$$python" && exit; \
+	done)
+PORT ?= 8000
+NOTEBOOKS = $(wildcard chapters/*.ipynb)
+
+# The book's numbers are those of two threads, on any machine.
+OMP_NUM_THREADS ?= 2
+PYTHONHASHSEED = 0
+TF_CPP_MIN_LOG_LEVEL = 3
+JUPYTER_PREFER_ENV_PATH = 1
+PYDEVD_DISABLE_FILE_VALIDATION = 1
+export OMP_NUM_THREADS PYTHONHASHSEED TF_CPP_MIN_LOG_LEVEL
+export JUPYTER_PREFER_ENV_PATH PYDEVD_DISABLE_FILE_VALIDATION
+ifneq ($(origin TORCH_INDEX),undefined)
+export TORCH_INDEX
+endif
+
+PY = .venv/bin/python
+# --all: a page that a run before has read would keep its warnings to itself.
+BUILD = .venv/bin/jupyter-book build . -W -n --keep-going --all
+NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
+
+.PHONY: help environment book serve test execute clean distclean
+
+help:
+	@echo "make book         make the environment, execute the chapters, render the book"
+	@echo "make serve        show the book on http://127.0.0.1:$(PORT)/  (another: PORT=8001)"
+	@echo "make test         unit tests, every chapter against its stored outputs, and a"
+	@echo "                  build of the book with warnings as errors"
+	@echo "make execute      execute the chapters and store their outputs in them"
+	@echo "make environment  make or renew the environment, .venv (the others do it first)"
+	@echo "make clean        remove what the build made; make distclean: and .venv"
+	@echo
+	@echo "PYTHON=python3.12   the Python to make the environment with (3.11 or 3.12)"
+	@echo "TORCH_INDEX=cu130   on Linux, the build of torch (cpu by default)"
+
+environment:
+	@"$(PYTHON)" -c '' >/dev/null 2>&1 || { echo "There is no working Python" \
+	  "$(if $(PYTHON),called $(PYTHON),here). Install Python 3.11 or 3.12, or name the" \
+	  "one you have, as in: make book PYTHON=/usr/bin/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" .ci/environment.py
+
+book: environment
+	@$(BUILD)
+	@echo "The book is ready. Open $(CURDIR)/_build/html/index.html, or run: make serve"
+
+serve: environment
+	@test -f _build/html/index.html || $(MAKE) --no-print-directory book
+	@$(PY) -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2>/dev/null \
+	  || { echo "Port $(PORT) is taken. Choose another: make serve PORT=8001" >&2; exit 1; }
+	@echo "The book is at http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
+	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+# All three parts run, and the last lines say which of them failed.
+test: environment
+	@failed=; \
+	echo "== Unit tests"; \
+	$(PY) -m pytest || failed="$$failed, unit tests"; \
+	echo "== Chapters against their stored outputs"; \
+	$(PY) -m pytest $(NBVAL) chapters || failed="$$failed, chapters"; \
+	echo "== The book, warnings as errors"; \
+	$(BUILD) || failed="$$failed, book"; \
+	if [ -n "$$failed" ]; then echo "FAILED: $${failed#, }" >&2; exit 1; fi; \
+	echo "All tests passed."
+
+execute: environment
+	@$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+
+clean:
+	rm -rf _build
+
+distclean: clean
+	rm -rf .venv build ntkutils.egg-info

@@ -1,0 +1,89 @@
+"""The finite-width kernel: the fast ways against the slow one, and against neural-tangents."""
+
+import pytest
+import torch
+from torch import nn
+
+import ntkutils as nu
+from ntkutils import activations, oracles
+from ntkutils.checks import compare
+
+LAYERS = "K = Σ_j <delta, delta~> (weight_std² <h, h~> + bias_std²)"
+
+
+def mlp(seed=0, width=(7, 9), depth=2, out=1, **options):
+    generator = torch.Generator().manual_seed(seed)
+    return nu.MLP(5, width, depth, out, generator=generator, dtype=torch.float64, **options)
+
+
+@pytest.mark.parametrize("activation", sorted(activations.BY_NAME))
+@pytest.mark.parametrize("bias_std", [0.0, 0.6])
+def test_all_ways_agree(activation, bias_std, normal):
+    x1, x2 = normal(0, 6, 5), normal(1, 4, 5)
+    model = mlp(activation=activation, weight_std=1.3, bias_std=bias_std)
+    fast, slow = nu.empirical_ntk(model, x1, x2), nu.empirical_ntk_by_backward(model, x1, x2)
+    compare(LAYERS, fast, slow, "autodiff", "two backward passes an entry", bound=1e-14)
+    generic = nu.empirical_ntk(nn.Sequential(model), x1, x2, chunk_size=4)
+    compare(LAYERS, fast, generic, "autodiff", "torch.func Jacobians", bound=1e-14)
+    nt = oracles.neural_tangents()
+    f, w = oracles.same_network(model)
+    theirs = nt.empirical_ntk_fn(f)(oracles.to_numpy(x1), oracles.to_numpy(x2), w)
+    compare(LAYERS, fast, theirs, "neural-tangents", "nt.empirical_ntk_fn", bound=1e-14)
+
+
+def test_several_outputs(normal):
+    x1, x2, model = normal(0, 6, 5), normal(1, 4, 5), mlp(out=3, bias_std=0.5)
+    fast = nu.empirical_ntk(model, x1, x2)
+    assert fast.shape == (6, 4, 3, 3)
+    compare(LAYERS, fast, nu.empirical_ntk(nn.Sequential(model), x1, x2), "autodiff", "torch.func", bound=1e-14)
+    f, w = oracles.same_network(model)
+    kernel_fn = oracles.neural_tangents().empirical_ntk_fn(f, trace_axes=())
+    theirs = kernel_fn(oracles.to_numpy(x1), oracles.to_numpy(x2), w)
+    compare(LAYERS, fast, theirs, "neural-tangents", "nt.empirical_ntk_fn", bound=1e-14)
+
+
+def test_layers_add_up_and_are_in_order(normal):
+    x, model = normal(0, 6, 5), mlp(width=8, depth=3)
+    shares = nu.empirical_ntk_by_layer(model, x)
+    assert shares.shape == (4, 6, 6)
+    assert torch.allclose(shares.sum(0), nu.empirical_ntk(model, x), rtol=1e-14)
+    for j, share in enumerate(shares):
+        alone = mlp(width=8, depth=3)
+        for i, w in enumerate(alone.w):
+            w.requires_grad_(i == j)
+        only = nu.empirical_ntk(nn.Sequential(alone), x)
+        assert torch.allclose(share, only, rtol=1e-12, atol=1e-13)
+
+
+def test_images_and_frozen_parameters(normal):
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1)).double()
+    images = normal(0, 3, 1, 4, 4)
+    assert (nu.empirical_ntk(net, images) - nu.empirical_ntk_by_backward(net, images)).abs().max() < 1e-13
+    net[0].weight.requires_grad_(False)
+    assert (nu.empirical_ntk(net, images) - nu.empirical_ntk_by_backward(net, images)).abs().max() < 1e-13
+
+
+def test_leaves_the_model_as_it_was(normal):
+    model, x = mlp(), normal(0, 3, 5)
+    model(x).sum().backward()
+    before = [p.grad.clone() for p in model.parameters()]
+    nu.empirical_ntk(model, x), nu.empirical_ntk_by_backward(model, x)
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), before))
+
+
+def test_bad_input_is_named(normal):
+    x = normal(0, 3, 5)
+    with pytest.raises(ValueError, match="expected 5 features"):
+        nu.empirical_ntk(mlp(), x[:, :4])
+    with pytest.raises(TypeError, match="same dtype"):
+        nu.empirical_ntk(mlp(), x.float())
+    with pytest.raises(ValueError, match="BatchNorm1d in training mode"):
+        nu.empirical_ntk(nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2)).double(), x)
+    with pytest.raises(ValueError, match="Dropout in training mode"):
+        nu.empirical_ntk(nn.Sequential(nn.Linear(5, 1), nn.Dropout()).double(), x)
+    with pytest.raises(ValueError, match="require a gradient"):
+        nu.empirical_ntk(nn.Flatten(), x)
+    with pytest.raises(ValueError, match="equal examples"):
+        nu.empirical_ntk(nn.Linear(5, 1).double(), x, x[:, :4])
+    with pytest.raises(TypeError, match="expected an ntkutils.MLP"):
+        nu.empirical_ntk_by_layer(nn.Linear(5, 1).double(), x)

@@ -1,0 +1,133 @@
+"""The infinite-width kernels, against neural-tangents, finite networks, quadrature and 50 digits."""
+
+import math
+
+import mpmath
+import pytest
+import torch
+
+import ntkutils as nu
+from ntkutils import activations, oracles
+from ntkutils.checks import compare
+
+NNGP = "Lambda^(l) = weight_std² E[phi phi] + bias_std²"
+NTK = "K^(l) = Lambda^(l) + weight_std² E[phi' phi'] K^(l-1)"
+NAMES = sorted(activations.BY_NAME)
+
+
+@pytest.mark.parametrize("weight_std, bias_std", [(1.0, 0.0), (1.4, 0.3), (0.7, 1.1)])
+@pytest.mark.parametrize("depth", [0, 1, 3, 10])
+@pytest.mark.parametrize("activation", NAMES)
+def test_agrees_with_neural_tangents(activation, depth, weight_std, bias_std, normal):
+    x1, x2 = normal(0, 7, 5), 2 * normal(1, 4, 5)
+    _, _, kernel_fn = oracles.stax_network(5, 1, depth, 1, activation, weight_std, bias_std)
+    options = dict(depth=depth, activation=activation, weight_std=weight_std, bias_std=bias_std)
+    for formula, kernel, get in ((NNGP, nu.nngp, "nngp"), (NTK, nu.ntk, "ntk")):
+        theirs = oracles.to_torch(kernel_fn(x1, x2, get))
+        # Generic points: neither side meets a cancellation, a layer adds a few roundings.
+        compare(formula, kernel(x1, x2, **options), theirs, "neural-tangents", "stax.serial", bound=1e-13)
+
+
+@pytest.mark.parametrize("activation", NAMES)
+def test_agrees_with_finite_networks_in_the_mean(activation, normal):
+    """With one hidden layer the mean over networks is the limit at every width, exactly."""
+    x = normal(2, 3, 4) / 2
+    options = dict(depth=1, activation=activation, weight_std=1.3, bias_std=0.4)
+    networks = [
+        nu.MLP(4, 64, generator=torch.Generator().manual_seed(s), dtype=torch.float64, **options)
+        for s in range(2000)
+    ]
+    outputs = torch.stack([f(x)[:, 0].detach() for f in networks])
+    products = outputs[:, :, None] * outputs[:, None, :]
+    against = "mean of f(x) f(x~), 2000 MLPs"
+    compare(NNGP, nu.nngp(x, **options), products, "torch", against, z=4.5, resolution=0.06)
+    gradients = torch.stack([nu.empirical_ntk(f, x) for f in networks])
+    against = "mean of empirical_ntk, 2000 MLPs"
+    compare(NTK, nu.ntk(x, **options), gradients, "torch", against, z=4.5, resolution=0.02)
+
+
+def test_deep_finite_networks_approach_it(normal):
+    """Three hidden layers: the bias is O(1/k), here far below the standard error."""
+    x = torch.nn.functional.normalize(normal(3, 3, 6), dim=1)
+    samples = torch.stack(
+        [
+            nu.empirical_ntk(
+                nu.MLP(6, 1024, 3, generator=torch.Generator().manual_seed(s), dtype=torch.float64), x
+            )
+            for s in range(24)
+        ]
+    )
+    compare(NTK, nu.ntk(x, depth=3), samples, "torch", "24 MLPs of width 1024", z=4.5, resolution=0.04)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 10])
+@pytest.mark.parametrize(
+    "theta", [0.0, 1e-12, 1e-6, 1e-3, 0.3, 0.33, 1.5, math.pi - 1e-3, math.pi - 1e-6, math.pi]
+)
+def test_relu_keeps_its_digits_at_every_angle(theta, depth, normal):
+    """To 2e-15 of sqrt(K(x,x) K(x~,x~)), of the very floats given, coincident to antipodal."""
+    for seed in range(5):
+        a, b = normal(seed, 10), normal(seed + 100, 10)
+        a = a / a.norm()
+        b = b - a * (a @ b)
+        x1, x2 = 1.7 * a, 0.6 * (math.cos(theta) * a + math.sin(theta) * b / b.norm())
+        with mpmath.workdps(50):
+            u, v = ([mpmath.mpf(c) for c in x.tolist()] for x in (x1, x2))
+            size = mpmath.sqrt(mpmath.fdot(u, u) * mpmath.fdot(v, v))
+            xi = K = mpmath.fdot(u, v) / size
+            for _ in range(depth):
+                angle = mpmath.acos(max(min(xi, 1), -1))
+                xi = (mpmath.sin(angle) + (mpmath.pi - angle) * xi) / mpmath.pi
+                K = xi + (mpmath.pi - angle) / mpmath.pi * K
+            error = abs(nu.ntk(x1[None], x2[None], depth=depth).item() / size - K) / (depth + 1)
+        assert error < 2e-15, f"relative error {float(error):.2g} at angle {theta}, depth {depth}"
+
+
+@pytest.mark.parametrize("kernel", [nu.ntk, nu.nngp])
+@pytest.mark.parametrize("activation", NAMES)
+def test_is_symmetric_positive_semidefinite_and_follows_the_input(kernel, activation, normal):
+    x = normal(4, 20, 3)
+    for dtype in (torch.float64, torch.float32):
+        K = kernel(x.to(dtype), depth=3, activation=activation, bias_std=0.2)
+        assert K.dtype == dtype
+        assert torch.equal(K, K.T)
+        assert torch.linalg.eigvalsh(K.double()).min() > -20 * torch.finfo(dtype).eps * K.max()
+        whole = kernel(x.to(dtype), x.to(dtype), depth=3, activation=activation, bias_std=0.2)
+        assert (K - whole).abs().max() <= 1e-4 * K.max() if dtype == torch.float32 else 1e-14 * K.max()
+
+
+def test_edges_give_numbers():
+    zero = torch.zeros(2, 3, dtype=torch.float64)
+    assert torch.equal(nu.ntk(zero, depth=2), torch.zeros(2, 2, dtype=torch.float64))
+    assert nu.ntk(zero[:0], depth=2).shape == (0, 0)
+    one = nu.ntk(zero, depth=1, activation="relu", bias_std=1.0)
+    assert torch.allclose(one, torch.full_like(one, 3.0))  # Lambda 1 + 1, and 1·K^(0) = 1
+    for size in (1e150, 1e-150):
+        x = size * torch.tensor([[1.0, 2.0], [2.0, 4.0], [-1.0, 3.0]], dtype=torch.float64)
+        for activation in NAMES:
+            assert torch.isfinite(nu.ntk(x, depth=3, activation=activation)).all()
+
+
+@pytest.mark.parametrize(
+    "x1, x2, options, error, words",
+    [
+        ([[1.0]], None, {}, TypeError, "expected a torch.Tensor, got list"),
+        (torch.ones(2, 3).numpy(), None, {}, TypeError, "torch.from_numpy"),
+        (torch.ones(3), None, {}, ValueError, r"expected shape \(n, d\)"),
+        (torch.ones(2, 0), None, {}, ValueError, r"expected shape \(n, d\)"),
+        (torch.ones(2, 3).int(), None, {}, TypeError, "got torch.int32"),
+        (torch.ones(2, 3, dtype=torch.complex64), None, {}, TypeError, "got torch.complex64"),
+        (torch.tensor([[1.0, math.nan]]), None, {}, ValueError, r"the first at index \(0, 1\)"),
+        (torch.ones(2, 3), torch.ones(2, 4), {}, ValueError, "same number of features"),
+        (torch.ones(2, 3), torch.ones(2, 3).double(), {}, TypeError, "same dtype"),
+        (torch.ones(2, 3), None, {"depth": -1}, ValueError, "depth: expected at least 0"),
+        (torch.ones(2, 3), None, {"depth": 1.0}, TypeError, "depth: expected a whole number"),
+        (torch.ones(2, 3), None, {"activation": "rleu"}, ValueError, "did you mean 'relu'"),
+        (torch.ones(2, 3), None, {"activation": 3}, TypeError, "expected a name or an Activation"),
+        (torch.ones(2, 3), None, {"weight_std": -1.0}, ValueError, "weight_std"),
+        (torch.ones(2, 3), None, {"bias_std": math.inf}, ValueError, "bias_std"),
+    ],
+)
+def test_bad_input_is_named(x1, x2, options, error, words):
+    with pytest.raises(error, match=words):
+        nu.ntk(x1, x2, **{"depth": 1} | options)
