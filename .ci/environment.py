@@ -149,8 +149,8 @@ def install_all(index, log, stamp):
             torch += "+" + build
         pip_install("torch (%s)" % build, 1, ["--index-url", index, "--retries", "2", "--timeout",
                     "30", torch] + ["--no-deps"] * (build == "cpu"), log, stamp,
-                    "%s cannot be reached, where the %s build of torch is. Check the network or the "
-                    "proxy, then run the same command again. (Or give another address with "
+                    "%s cannot be reached, where the %s build of torch is. Check the network or "
+                    "the proxy, then run the same command again. (Or give another address with "
                     "TORCH_INDEX; an empty TORCH_INDEX= takes torch from the package index, which "
                     "on Linux brings 6 GB of CUDA.)" % (index, build))
     elif sys.platform == "linux":
