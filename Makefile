@@ -36,8 +36,8 @@ NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 help:
 	@echo "make book         make the environment, execute the chapters, render the book"
 	@echo "make serve        show the book on http://127.0.0.1:$(PORT)/  (another: PORT=8001)"
-	@echo "make test         unit tests, every chapter against its stored outputs, and a"
-	@echo "                  build of the book with warnings as errors"
+	@echo "make test         build the book with warnings as errors, unit tests, and every"
+	@echo "                  chapter against its stored outputs"
 	@echo "make execute      execute the chapters and store their outputs in them"
 	@echo "make environment  make or renew the environment, .venv (the others do it first)"
 	@echo "make clean        remove what the build made; make distclean: and .venv"
@@ -62,15 +62,16 @@ serve: environment
 	@echo "The book is at http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-# All three parts run, and the last lines say which of them failed.
+# All three parts run, and the last lines say which of them failed. The book comes
+# first, as some unit tests read its pages.
 test: environment
 	@failed=; \
+	echo "== The book, warnings as errors"; \
+	$(BUILD) || failed="$$failed, book"; \
 	echo "== Unit tests"; \
 	$(PY) -m pytest || failed="$$failed, unit tests"; \
 	echo "== Chapters against their stored outputs"; \
 	$(PY) -m pytest $(NBVAL) chapters || failed="$$failed, chapters"; \
-	echo "== The book, warnings as errors"; \
-	$(BUILD) || failed="$$failed, book"; \
 	if [ -n "$$failed" ]; then echo "FAILED: $${failed#, }" >&2; exit 1; fi; \
 	echo "All tests passed."
 

@@ -87,19 +87,21 @@ class Freshness:
         current = self.current(app).items()
         return [name for name, stamp in current if stamp is None or pages.get(name) != stamp]
 
-    def stamp_execution(self, app, doctree):
-        """After a chapter is read, which is after it was executed.
+    def stamp_executions(self, app, *_):
+        """Stamp what this build has executed: what is in the cache and was not at its start.
 
-        Only now: a build that fails or is interrupted leaves no stamp, and the chapter is
-        executed again next time.
+        Only executions that succeeded are in the cache, and only now is that known: a build
+        that fails or is interrupted leaves no stamp on the chapter it was executing.
         """
-        key, fingerprint = self.expected(app, app.env.docname)
-        if key in {record.hashkey for record in self.cache.list_cache_records()}:
-            self.executions[key] = fingerprint
-            self.store()
+        for record in self.cache.list_cache_records():
+            if record.hashkey not in self.executions:
+                notebook = self.cache.get_cache_bundle(record.pk).nb
+                self.executions[record.hashkey] = self.package if uses_package(notebook) else self.ground
+        self.store()
 
-    def stamp_pages(self, app, exception):
-        """At the end of a build that wrote its pages."""
+    def finish(self, app, exception):
+        """Stamp the pages, if they were written; the executions even if Sphinx failed later."""
+        self.stamp_executions(app)
         if exception is None:
             self.pages[app.builder.name] = self.current(app)
             self.store()
@@ -115,6 +117,6 @@ def setup(app):
     # After MyST-NB's own handler, which works out where the cache is.
     app.connect("builder-inited", freshness.start, priority=900)
     app.connect("env-get-outdated", freshness.outdated)
-    app.connect("doctree-read", freshness.stamp_execution)
-    app.connect("build-finished", freshness.stamp_pages)
+    app.connect("doctree-read", freshness.stamp_executions)
+    app.connect("build-finished", freshness.finish)
     return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -84,21 +84,20 @@ def counted(number, noun):
 def summary(formulas):
     """One sentence: how many results, how many checks, against what."""
     results = [formula for formula in formulas if formula.role == "result"]
-    oracles = Counter(check["oracle"] for formula in results for check in formula.checks)
+    oracles = Counter(check["oracle"] for formula in formulas for check in formula.checks)
     against = [f"{oracles[key]} against {ORACLES[key]}" for key in ORACLES if oracles[key]]
     text = f"{counted(len(results), 'result')}, {counted(oracles.total(), 'check')}"
     return f"{text}: {', '.join(against)}." if against else f"{text}."
 
 
 def check_cells(check):
-    """The texts of one check's row: oracle, compared with, kind, measured, bound."""
+    """The texts of one check's row: oracle and what of it, kind, error and bound."""
     kind = f"{check['kind']}, {counted(check['values'], 'value')}"
     if check.get("resolution"):
-        kind += f", each known to {check['resolution']} of the largest"
+        kind += f", each known to {check['resolution']}"
+    unit = "" if check["unit"] == "of the largest" else f" {check['unit']}"
     return [
-        ORACLES[check["oracle"]],
-        check["against"],
+        f"{ORACLES[check['oracle']]}: {check['against']}",
         kind,
-        f"{check['measured']:.2g} {check['unit']}",
-        f"{check['bound']:.2g}",
+        f"{check['measured']:.2g} ≤ {check['bound']:.2g}{unit}",
     ]

@@ -17,7 +17,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 LOGGER = logging.getLogger(__name__)
-RESULT_COLUMNS = "Formula", "What it says", "Checked with", "Compared with", "Kind", "Error", "Bound"
+RESULT_COLUMNS = "Formula", "What it says", "Checked against", "Kind", "Error ≤ bound"
 OTHER_COLUMNS = "Formula", "What it says", "Role"
 
 
@@ -93,8 +93,15 @@ def result_rows(formula, here):
     rows = rows or [[entry(nodes.Text("no check")), *(entry() for _ in RESULT_COLUMNS[3:])]]
     span = {"morerows": len(rows) - 1} if len(rows) > 1 else {}
     number = link("math", "eq", formula.label, here)
-    rows[0] = [entry(number, **span), entry(nodes.Text(formula.says), **span), *rows[0]]
+    says = formula.says if formula.role == "result" else f"{formula.says} ({formula.role})"
+    rows[0] = [entry(number, **span), entry(nodes.Text(says), **span), *rows[0]]
     return [nodes.row("", *cells) for cells in rows]
+
+
+def other_rows(formula, here):
+    """The row of a formula that is not checked."""
+    cells = link("math", "eq", formula.label, here), nodes.Text(formula.says), nodes.Text(formula.role)
+    return [nodes.row("", *map(entry, cells))]
 
 
 def chapter_row(env, docname, columns):
@@ -113,30 +120,25 @@ class FillLedger(SphinxPostTransform):
         for place in list(self.document.findall(ledger_place)):
             formulas = formulas_of(list(chapters_in_order(self.app)))
             self.compare_with_numbered(formulas)
-            place.replace_self(self.tables(formulas))
+            place.replace_self(list(self.tables(formulas)))
 
     def tables(self, formulas):
-        results, others, here = [], [], self.env.docname
-        for docname, group in groupby(formulas, key=lambda formula: formula.docname):
-            group = list(group)
-            chosen = [formula for formula in group if formula.role == "result"]
-            if chosen:
-                results.append(chapter_row(self.env, docname, RESULT_COLUMNS))
-                results += [row for formula in chosen for row in result_rows(formula, here)]
-            chosen = [formula for formula in group if formula.role != "result"]
-            if chosen:
-                others.append(chapter_row(self.env, docname, OTHER_COLUMNS))
-            for formula in chosen:
-                number = link("math", "eq", formula.label, here)
-                cells = number, nodes.Text(formula.says), nodes.Text(formula.role)
-                others.append(nodes.row("", *map(entry, cells)))
-        parts = [nodes.paragraph("", summary(formulas), classes=["ledger-summary"])]
-        if results:
-            parts.append(table(RESULT_COLUMNS, results, "ledger-results"))
+        checked = [formula for formula in formulas if formula.checks or formula.role == "result"]
+        others = [formula for formula in formulas if formula not in checked]
+        yield nodes.paragraph("", summary(formulas))
+        if checked:
+            yield table(RESULT_COLUMNS, self.rows(checked, RESULT_COLUMNS, result_rows), "ledger-results")
         if others:
-            parts.append(nodes.rubric("", "Definitions and steps of proofs"))
-            parts.append(table(OTHER_COLUMNS, others, "ledger-others"))
-        return parts
+            yield nodes.rubric("", "Definitions and steps of proofs, not checked on their own")
+            yield table(OTHER_COLUMNS, self.rows(others, OTHER_COLUMNS, other_rows), "ledger-others")
+
+    def rows(self, formulas, columns, rows_of):
+        """The formulas' rows under a row for each chapter."""
+        rows = []
+        for docname, group in groupby(formulas, key=lambda formula: formula.docname):
+            rows.append(chapter_row(self.env, docname, columns))
+            rows += [row for formula in group for row in rows_of(formula, self.env.docname)]
+        return rows
 
     def compare_with_numbered(self, formulas):
         """Warn of a numbered formula that `labels_of` does not see, as in an `align`."""
