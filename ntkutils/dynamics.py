@@ -66,8 +66,8 @@ def gradient_flow(
         ridge: lambda of a penalty lambda/2·|w - w0|² on the weights, added to the kernel's diagonal.
 
     Raises:
-        SingularKernelError: at infinite time, when the kernel plus ridge is singular to the precision
-            of its dtype. A finite time or a ridge always has an answer.
+        SingularKernelError: when the kernel plus ridge is singular to the precision of its dtype and
+            the time is infinite, or so long that rounding would decide what has been learned.
         TypeError, ValueError: for input that does not fit together, is not finite, or a kernel that is
             not symmetric positive semidefinite.
 
@@ -163,9 +163,7 @@ def _predict(
     residual = initial - targets
 
     eigenvalues, vectors = _eigen(matrix, ridge)
-    at_infinity = bool(torch.isinf(amounts).any())
-    if at_infinity:
-        _require_regular(eigenvalues)
+    _require_regular(eigenvalues, slope * amounts.max().item() if amounts.numel() else 0.0)
     per_output = len(matrix) // n  # columns share the kernel unless it couples the outputs
     modes = vectors.T @ (residual.reshape(n * per_output, -1))
 
@@ -232,14 +230,18 @@ def _eigen(matrix: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     return eigenvalues, vectors
 
 
-def _require_regular(eigenvalues: Tensor) -> None:
+def _require_regular(eigenvalues: Tensor, time: float) -> None:
+    """Refuse a time at which an eigenvalue that is only rounding would matter."""
     low, high = eigenvalues[0].item(), eigenvalues[-1].item()
     eps = torch.finfo(eigenvalues.dtype).eps
     floor = len(eigenvalues) * eps * high
-    if low <= floor:
+    if low <= floor and (math.isinf(time) or floor * time > 1):
         dtype = str(eigenvalues.dtype).removeprefix("torch.")
         raise SingularKernelError(
             f"kernel: expected a smallest eigenvalue above {floor:.3g} (n·eps·lambda_max in {dtype}), "
             f"got {low:.3g} with lambda_max = {high:.6g}; two equal or nearly equal points will do "
-            f"this. Give ridge=... (for example {eps**0.5 * high:.3g}), or a finite time"
+            f"this; give ridge=... (for example {eps**0.5 * high:.3g}), or a time below {1 / floor:.3g}"
+            if floor
+            else "kernel: expected a smallest eigenvalue above 0, got a matrix of zeros; "
+            "give ridge=... (for example 1), or a finite time"
         )

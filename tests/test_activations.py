@@ -1,15 +1,37 @@
 """Activations: each closed form against quadrature, which shares none of its algebra."""
 
+import math
+
 import pytest
 import torch
 
 from ntkutils import activations
 from ntkutils.activations import from_function
+from ntkutils.covariance import Covariance
 from ntkutils.quadrature import QuadratureError
 
-KINKS = {"relu": (0.0,)}
-ALL = sorted(activations.BY_NAME.values(), key=lambda phi: phi.name)
+# One of each factory beyond the named ones; the tests of kernels use them too.
+FACTORIES = [
+    activations.leaky_relu(0.5),
+    activations.leaky_relu(-0.3),
+    activations.rectified_monomial(2),
+    activations.rectified_monomial(3),
+    activations.monomial(0),
+    activations.monomial(3),
+    activations.hermite(2),
+    activations.hermite(5),
+    activations.polynomial([0.3, 1, -0.5, 0.2]),
+    activations.sinusoid(2.0, 0.3),
+    activations.rbf(0.3),
+]
+ALL = [*activations.BY_NAME.values(), *FACTORIES]
 NAMES = [phi.name for phi in ALL]
+SMOOTH = {"identity", "monomial", "hermite", "polynomial", "sin", "cos", "sinusoid", "rbf", "exp",
+          "gaussian", "erf", "sigmoid_like", "gelu"}  # fmt: skip
+
+
+def kinks(phi):
+    return () if phi.name.partition("(")[0] in SMOOTH else (0.0,)
 
 
 def covariances():
@@ -22,13 +44,11 @@ def covariances():
 @pytest.mark.parametrize("phi", ALL, ids=NAMES)
 def test_closed_forms_agree_with_quadrature(phi):
     cov, var1, var2 = covariances()
-    numerical = from_function(phi.value, phi.derivative, KINKS.get(phi.name, ()), normalise=False)
-    # absolute, for kernels of order 1; 5e-8 is the loss of digits in sqrt(1 - xi) near xi = 1,
-    # where both are given a rounded xi
-    assert (phi.dual(cov, var1, var2) - numerical.dual(cov, var1, var2)).abs().max() < 1e-13
-    assert (
-        phi.dual_derivative(cov, var1, var2) - numerical.dual_derivative(cov, var1, var2)
-    ).abs().max() < 1e-13
+    numerical = from_function(phi.value, phi.derivative, kinks(phi), normalise=False)
+    # Both are given the same rounded xi. Relative to the largest: a few hundred nodes, each rounded.
+    for method in ("dual", "dual_derivative"):
+        ours, theirs = (getattr(a, method)(cov, var1, var2) for a in (phi, numerical))
+        assert (ours - theirs).abs().max() <= 1e-13 * theirs.abs().max()
 
 
 @pytest.mark.parametrize("phi", ALL, ids=NAMES)
@@ -37,7 +57,88 @@ def test_is_normalised_and_differentiable(phi):
     assert abs(phi.dual(one).item() - 1) < 1e-15
     z = torch.linspace(-3, 3, 50, dtype=torch.float64)  # without 0
     slope = torch.func.jvp(phi.value, (z,), (torch.ones_like(z),))[1]
-    assert torch.allclose(phi.derivative(z), slope, rtol=0, atol=1e-15)
+    assert torch.allclose(phi.derivative(z), slope, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("phi", ALL, ids=NAMES)
+def test_a_kink_has_the_mean_slope_and_a_constant_its_square(phi):
+    h, zero = 1e-9, torch.zeros(1, 1, dtype=torch.float64)
+    left, at, right = phi.derivative(torch.tensor([-h, 0, h], dtype=torch.float64))
+    assert abs((left + right) / 2 - at) < 1e-8
+    # u constantly 0: E[phi(u) phi(v)] = phi(0) E[phi(v)], and with itself phi(0)²
+    of = Covariance(zero, zero, zero + 1, zero)
+    assert abs(phi.moments(of).cov - phi(zero) ** 2).item() < 1e-15
+    of = Covariance(zero, zero + 1, zero, zero + 1)
+    quadrature = from_function(phi.value, phi.derivative, kinks(phi), normalise=False)
+    assert abs(phi.moments(of).cov - quadrature.moments(of).cov).item() < 1e-14
+
+
+def test_what_is_equal_by_definition():
+    make, cov = activations, covariances()
+    pairs = [
+        (make.leaky_relu(0.0), make.relu),
+        (make.leaky_relu(-1.0), make.abs),
+        (make.leaky_relu(1.0), make.identity),
+        (make.rectified_monomial(1), make.relu),
+        (make.rectified_monomial(0), make.step),
+        (make.monomial(1), make.identity),
+        (make.hermite(1), make.identity),
+        (make.polynomial([-1.0, 0.0, 1.0]), make.hermite(2)),
+        (make.polynomial([0, 0, 0, 1e90]), make.monomial(3)),
+        (make.sinusoid(1.0, 0.0), make.sin),
+        (make.sinusoid(2.0**0.5, math.pi / 4), make.rbf()),
+    ]
+    z = torch.linspace(-3, 3, 7, dtype=torch.float64)
+    for a, b in pairs:
+        assert torch.allclose(a(z), b(z), rtol=1e-14, atol=1e-14), (a.name, b.name)
+        assert torch.allclose(a.dual(*cov), b.dual(*cov), rtol=0, atol=1e-13), (a.name, b.name)
+    # The only dual of one term, at unit variances
+    xi = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    for n in (0, 3, 30):
+        assert (make.hermite(n).dual(xi) - xi**n).abs().max() < 1e-14
+
+
+def test_jumps_have_no_slope():
+    """What gradients see; the derivative of the dual is infinite at 1 instead."""
+    xi = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    for phi in (activations.sign, activations.step):
+        assert torch.equal(phi.dual_derivative(xi), torch.zeros(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "make, argument, error, words",
+    [
+        ("leaky_relu", "0.1", TypeError, "alpha: expected a real number, got '0.1'"),
+        ("leaky_relu", math.nan, ValueError, "alpha: expected a number of at most 1e.100"),
+        ("leaky_relu", -math.inf, ValueError, "alpha: expected .* got -inf"),
+        ("rectified_monomial", 1.5, TypeError, "degree: expected a whole number, got 1.5"),
+        ("monomial", -1, ValueError, "degree: expected at least 0, got -1"),
+        ("hermite", 31, ValueError, "degree: expected at most 30, got 31"),
+        ("hermite", True, TypeError, "degree: expected a whole number"),
+        ("polynomial", [], ValueError, r"coefficients: expected at least one that is not 0, got \[\]"),
+        ("polynomial", [0.0, 0.0], ValueError, "at least one that is not 0"),
+        ("polynomial", [1.0, math.nan], ValueError, r"coefficients\[1\]: .* got nan"),
+        ("polynomial", [1.0, "2"], TypeError, r"coefficients\[1\]: .* got '2'"),
+        ("polynomial", 3.0, TypeError, "coefficients: expected a sequence of numbers, got 3.0"),
+        ("polynomial", [1.0] * 32, ValueError, "coefficients: expected at most 31, got 32"),
+        ("sinusoid", 0.0, ValueError, "frequency: expected a number other than 0"),
+        ("rbf", 0, ValueError, "gamma: expected a finite positive number"),
+        ("rbf", None, TypeError, "gamma: expected a real number"),
+    ],
+)
+def test_bad_parameters_are_named(make, argument, error, words):
+    with pytest.raises(error, match=words):
+        getattr(activations, make)(argument)
+
+
+def test_a_layer_that_overflows_is_an_error():
+    big = torch.tensor([1e4], dtype=torch.float64)
+    with pytest.raises(OverflowError, match="exp: expected second moments that torch.float64 can hold"):
+        activations.exp.dual(big, big, big)
+    with pytest.raises(OverflowError, match="standard deviation .* 100"):
+        activations.exp.dual_derivative(big, big, big)
+    with pytest.raises(OverflowError, match="torch.float32"):
+        activations.monomial(3).dual(*[1e13 * torch.ones(1)] * 3)
 
 
 def test_any_function_by_quadrature():

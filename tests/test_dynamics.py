@@ -108,8 +108,11 @@ def test_singular_kernels(problem):
     twice = torch.cat([inputs["kernel"][:, :2], inputs["kernel"][:, :1]], 1)
     twice = torch.cat([twice[:2], twice[:1]])
     y = torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64)
-    with pytest.raises(nu.SingularKernelError, match="ridge=.*or a finite time"):
-        nu.gradient_flow(twice, y)
+    for time in (math.inf, 1e20):
+        with pytest.raises(nu.SingularKernelError, match="ridge=.*or a time below"):
+            nu.gradient_flow(twice, y, time)
+    with pytest.raises(nu.SingularKernelError, match="matrix of zeros"):
+        nu.gradient_flow(torch.zeros(3, 3).double(), y)
     assert (nu.gradient_flow(twice, y, 1e4).train[[0, 2]]).abs().max() < 1e-9  # the mean of 1 and -1
     assert torch.isfinite(nu.gradient_flow(twice, y, ridge=1e-6).train).all()
     nothing = nu.gradient_flow(torch.zeros(3, 3).double(), y, 5.0)
