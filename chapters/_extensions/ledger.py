@@ -24,18 +24,23 @@ ORACLES = {
 MARKDOWN = MarkdownIt().use(dollarmath_plugin, allow_labels=True).use(colon_fence_plugin)
 
 
-def _labels_in(text):
+def _formulas_in(text):
     for token in MARKDOWN.parse(text):
         if token.type == "math_block_label":
-            yield token.info
+            yield token.info, token.content
         elif token.type in ("fence", "colon_fence") and token.info.startswith("{"):
-            yield from _labels_in(token.content)  # a directive: its body is text too
+            yield from _formulas_in(token.content)  # a directive: its body is text too
+
+
+def latex_of(notebook):
+    """(label, LaTeX) of the displayed formulas in the notebook's text cells, in order."""
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    return [formula for text in texts for formula in _formulas_in(text)]
 
 
 def labels_of(notebook):
     """Labels of the displayed formulas in the notebook's text cells, in order."""
-    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    return [label for text in texts for label in _labels_in(text)]
+    return [label for label, _ in latex_of(notebook)]
 
 
 def checks_of(notebook):

@@ -11,6 +11,7 @@ import nbformat
 from docutils import nodes
 from jupyter_cache import get_cache
 from ledger import check_cells, formulas_of, summary
+from printed import NOT_PARSED, PRINTED
 from sphinx import addnodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
@@ -19,6 +20,7 @@ from sphinx.util.docutils import SphinxDirective
 LOGGER = logging.getLogger(__name__)
 RESULT_COLUMNS = "Formula", "What it says", "Checked against", "Kind", "Error ≤ bound"
 OTHER_COLUMNS = "Formula", "What it says", "Role"
+UNPARSED_COLUMNS = "Formula", "What it says", "Why not"
 
 
 class ledger_place(nodes.General, nodes.Element):
@@ -94,6 +96,8 @@ def result_rows(formula, here):
     span = {"morerows": len(rows) - 1} if len(rows) > 1 else {}
     number = link("math", "eq", formula.label, here)
     says = formula.says if formula.role == "result" else f"{formula.says} ({formula.role})"
+    if formula.label in PRINTED:
+        says += " ¶"
     rows[0] = [entry(number, **span), entry(nodes.Text(says), **span), *rows[0]]
     return [nodes.row("", *cells) for cells in rows]
 
@@ -101,6 +105,13 @@ def result_rows(formula, here):
 def other_rows(formula, here):
     """The row of a formula that is not checked."""
     cells = link("math", "eq", formula.label, here), nodes.Text(formula.says), nodes.Text(formula.role)
+    return [nodes.row("", *map(entry, cells))]
+
+
+def unparsed_rows(formula, here):
+    """The row of a result that tests/test_printed.py does not read."""
+    reason = nodes.Text(NOT_PARSED[formula.label])
+    cells = link("math", "eq", formula.label, here), nodes.Text(formula.says), reason
     return [nodes.row("", *map(entry, cells))]
 
 
@@ -131,6 +142,10 @@ class FillLedger(SphinxPostTransform):
         if others:
             yield nodes.rubric("", "Definitions and steps of proofs, not checked on their own")
             yield table(OTHER_COLUMNS, self.rows(others, OTHER_COLUMNS, other_rows), "ledger-others")
+        unparsed = [formula for formula in formulas if formula.label in NOT_PARSED]
+        if unparsed:
+            yield nodes.rubric("", "Results whose printed form is not parsed")
+            yield table(UNPARSED_COLUMNS, self.rows(unparsed, UNPARSED_COLUMNS, unparsed_rows), "ledger-others")
 
     def rows(self, formulas, columns, rows_of):
         """The formulas' rows under a row for each chapter."""
