@@ -7,19 +7,23 @@ For jointly Gaussian :math:`(u, v)` with covariance :math:`\Lambda`, a layer of 
 :math:`z\sim N(0,1)`, so that :math:`\check\phi(1)=1`.
 """
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from . import _validation as check_that
+from . import closed_forms
 from .covariance import Covariance
 from .quadrature import expectation
 
 PI = math.pi
+LARGEST, HIGHEST_DEGREE = 1e100, 30  # of parameters, so that their squares and factorials are finite
 
 
 @dataclass(frozen=True)
@@ -88,81 +92,296 @@ def _pairs(cov: Tensor, var1: Tensor | None, var2: Tensor | None) -> Covariance:
     return Covariance.of_moments(cov, *variances)
 
 
-# --- ReLU: sqrt(2) max(0, z). Cho & Saul 2009, eqs. 5-7 with n = 1 and n = 0, times 2 ---------------
+def _normalised(
+    name: str,
+    value: Callable[[Tensor], Tensor],
+    derivative: Callable[[Tensor], Tensor],
+    moments: Callable[[Covariance], Covariance],
+    derivative_moments: Callable[[Covariance], Tensor],
+    norm: float | None = None,
+) -> Activation:
+    """value/norm as an activation, from expectations without the norm that makes E[phi(z)²] = 1."""
+    norm = moments(_UNIT).sd1.item() if norm is None else norm
+    if norm == 0:
+        raise ValueError(f"{name}: expected a function with E[{name}(z)²] > 0, got 0 everywhere")
+
+    def finite(result: Tensor, Lambda: Covariance) -> Tensor:
+        if not torch.isfinite(result).all():
+            worst = max(sd.max().item() for sd in (Lambda.sd1, Lambda.sd2))
+            raise OverflowError(
+                f"{name}: expected second moments that {result.dtype} can hold, "
+                f"got more at a standard deviation of the pre-activations of up to {worst:.6g}"
+            )
+        return result
+
+    def scaled_moments(Lambda: Covariance) -> Covariance:
+        new = moments(Lambda)
+        new = Covariance(new.sd1 / norm, new.sd2 / norm, new.xi, new.sin2)
+        finite(new.var1, Lambda), finite(new.var2, Lambda)
+        return new
+
+    return Activation(
+        name,
+        value=lambda z: value(z) / norm,
+        derivative=lambda z: derivative(z) / norm,
+        moments=scaled_moments,
+        derivative_moments=lambda Lambda: finite(derivative_moments(Lambda) / norm**2, Lambda),
+    )
 
 
-def _one_minus_relu_dual(theta: Tensor) -> Tensor:
-    """1 - (sin θ + (π-θ) cos θ)/π without cancellation at small θ."""
-    series = torch.zeros_like(theta)  # of sin θ - θ cos θ = Σ ± 2n θ^(2n+1)/(2n+1)!, by Horner
-    for n in range(8, 0, -1):
-        series = (-1) ** (n + 1) * 2 * n / math.factorial(2 * n + 1) + theta**2 * series
-    bracket = torch.where(theta < 0.5, theta**3 * series, theta.sin() - theta * theta.cos())
-    return 2 * (theta / 2).sin() ** 2 - bracket / PI
+_ONE = torch.ones(1, 1, dtype=torch.float64)
+_UNIT = Covariance(_ONE, _ONE, _ONE, 0 * _ONE)  # of z ~ N(0, 1) with itself
 
 
-def _relu_moments(Lambda: Covariance) -> Covariance:
-    gap = _one_minus_relu_dual(Lambda.theta)
-    return Covariance(Lambda.sd1, Lambda.sd2, 1 - gap, gap * (2 - gap))
+def _step(z: Tensor) -> Tensor:
+    """1 for z > 0, 0 for z < 0, the mean of both at 0."""
+    return (1 + z.sign()) / 2
 
 
-relu = Activation(
-    name="relu",
-    value=lambda z: math.sqrt(2) * z.clamp(min=0),
-    derivative=lambda z: math.sqrt(2) * torch.heaviside(z, torch.full_like(z, 0.5)),
-    moments=_relu_moments,
-    derivative_moments=lambda Lambda: (PI - Lambda.theta) / PI,
-)
+def _require_real(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a real number, got {value!r}")
+    if not -LARGEST <= value <= LARGEST:  # not for NaN
+        raise ValueError(f"{name}: expected a number of at most {LARGEST:g} in size, got {value!r}")
+    return float(value)
 
 
-# --- erf: erf(z)/sqrt(E erf²). Williams 1997, eq. 11 with his 2u for our sqrt(2)·u -------------------
-
-ERF_NORM = math.sqrt(2 / PI * math.asin(2 / 3))
-
-
-def _erf_sine(Lambda: Covariance) -> tuple[Tensor, Tensor, Tensor]:
-    """Return y = 2 E[uv]/sqrt((1+2E[u²])(1+2E[v²])), sqrt(1-y²), and the root under y."""
-    r1, r2 = 1 / (1 + 2 * Lambda.var1), 1 / (1 + 2 * Lambda.var2)
-    p1, p2 = 2 * Lambda.var1 * r1, 2 * Lambda.var2 * r2  # 1 - r, without cancellation
-    # 1 - y² = 1 - p1 p2 xi² as a sum of non-negative terms
-    rest = (r1 + p1 * r2 + p1 * p2 * Lambda.sin2).sqrt()
-    return (p1 * p2).sqrt() * Lambda.xi, rest, (r1 * r2).sqrt()
+def _require_degree(value: object) -> int:
+    degree = check_that.require_count(value, "degree", least=0)
+    if degree > HIGHEST_DEGREE:
+        raise ValueError(f"degree: expected at most {HIGHEST_DEGREE}, got {degree}")
+    return degree
 
 
-def _erf_moments(Lambda: Covariance) -> Covariance:
-    def dual(pairs: Covariance) -> Tensor:
-        y, rest, _ = _erf_sine(pairs)
-        return 2 / PI / ERF_NORM**2 * torch.atan2(y, rest)
-
-    return Covariance.of_moments(dual(Lambda), dual(_same(Lambda.sd1)), dual(_same(Lambda.sd2)))
-
-
-def _erf_derivative_moments(Lambda: Covariance) -> Tensor:
-    _, rest, root = _erf_sine(Lambda)
-    return 4 / PI / ERF_NORM**2 * root / rest
+def _require_coefficients(value: object) -> list[float]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"coefficients: expected a sequence of numbers, got {value!r}")
+    c = [_require_real(c_n, f"coefficients[{n}]") for n, c_n in enumerate(value)]
+    if not any(c):
+        raise ValueError(f"coefficients: expected at least one that is not 0, got {value!r}")
+    if len(c) > HIGHEST_DEGREE + 1:
+        raise ValueError(f"coefficients: expected at most {HIGHEST_DEGREE + 1}, got {len(c)}")
+    return c
 
 
-def _same(sd: Tensor) -> Covariance:
-    """The covariance of each variable with itself."""
-    return Covariance(sd, sd, torch.ones_like(sd), torch.zeros_like(sd))
+# --- with a kink or a jump at 0 ----------------------------------------------------------------------
 
 
-erf = Activation(
-    name="erf",
-    value=lambda z: torch.erf(z) / ERF_NORM,
-    derivative=lambda z: 2 / math.sqrt(PI) / ERF_NORM * torch.exp(-(z**2)),
-    moments=_erf_moments,
-    derivative_moments=_erf_derivative_moments,
-)
+def _piecewise_linear(name: str, a: float) -> Activation:
+    """a·min(0, z) + max(0, z)."""
+    return _normalised(
+        name,
+        value=lambda z: a * z.clamp(max=0) + z.clamp(min=0),
+        derivative=lambda z: a + (1 - a) * _step(z),
+        moments=lambda Lambda: closed_forms.piecewise_linear(Lambda, a, 1.0),
+        derivative_moments=lambda Lambda: closed_forms.piecewise_linear_slopes(Lambda, a, 1.0),
+    )
 
 
-# --- identity: a linear network ----------------------------------------------------------------------
+def leaky_relu(alpha: float = 0.01) -> Activation:
+    """Return max(0, z) + alpha·min(0, z), normalised.
 
-identity = Activation(
-    name="identity",
+    Args:
+        alpha: slope for z < 0, at most 1e100 in size; torch's 0.01 if not given.
+    """
+    alpha = _require_real(alpha, "alpha")
+    return _piecewise_linear(f"leaky_relu({alpha!r})", alpha)
+
+
+relu = _piecewise_linear("relu", 0.0)
+abs = _piecewise_linear("abs", -1.0)  # noqa: A001
+identity = _normalised(
+    "identity",
     value=lambda z: z,
     derivative=torch.ones_like,
     moments=lambda Lambda: Lambda,
     derivative_moments=lambda Lambda: torch.ones_like(Lambda.xi),
+)
+
+# The slope of a jump is a Dirac delta, but gradients of a network are taken with the slope 0 that holds
+# everywhere else. E[phi' phi'] is therefore 0 here, as gradient descent has it and neural-tangents too;
+# it is *not* the derivative of the dual activation, which is infinite at ξ = 1.
+sign = _normalised("sign", torch.sign, torch.zeros_like, closed_forms.sign, closed_forms.no_slopes)
+step = _normalised("step", _step, torch.zeros_like, closed_forms.step, closed_forms.no_slopes)
+
+
+def rectified_monomial(degree: int) -> Activation:
+    """Return max(0, z)^degree, normalised.
+
+    Args:
+        degree: from 0 to 30; 0 is ``step``, 1 is ``relu``.
+    """
+    degree = _require_degree(degree)
+    name = f"rectified_monomial({degree})"
+    if degree < 2:
+        return dataclasses.replace((step, relu)[degree], name=name)
+    return _normalised(
+        name,
+        value=lambda z: z.clamp(min=0) ** degree,
+        derivative=lambda z: degree * z.clamp(min=0) ** (degree - 1),
+        moments=lambda Lambda: closed_forms.rectified_monomial(Lambda, degree),
+        derivative_moments=lambda Lambda: closed_forms.rectified_monomial_slopes(Lambda, degree),
+    )
+
+
+# --- polynomials -------------------------------------------------------------------------------------
+
+
+def polynomial(coefficients: Sequence[float]) -> Activation:
+    """Return c[0] + c[1] z + c[2] z² + ..., normalised.
+
+    Args:
+        coefficients: c, from the constant upwards; at least one is not 0, at most degree 30.
+    """
+    c = _require_coefficients(coefficients)
+    largest = max(max(c), -min(c))
+    scaled = [c_n / largest for c_n in c]
+    slope = [n * c_n for n, c_n in enumerate(scaled)][1:] or [0.0]
+    return _power_series(f"polynomial({c})", scaled, slope)
+
+
+def monomial(degree: int) -> Activation:
+    """Return z^degree, normalised.
+
+    Args:
+        degree: from 0 to 30.
+    """
+    degree = _require_degree(degree)
+    slope = [0.0] * (degree - 1) + [float(degree)]
+    return _power_series(f"monomial({degree})", [0.0] * degree + [1.0], slope)
+
+
+def _power_series(name: str, c: list[float], slope: list[float]) -> Activation:
+    def horner(c: list[float], z: Tensor) -> Tensor:
+        value = torch.zeros_like(z)
+        for c_n in reversed(c):
+            value = c_n + z * value
+        return value
+
+    of_value, of_slope = closed_forms.power_expansion(c), closed_forms.power_expansion(slope)
+    return _normalised(
+        name,
+        value=lambda z: horner(c, z),
+        derivative=lambda z: horner(slope, z),
+        moments=lambda Lambda: closed_forms.series(Lambda, of_value),
+        derivative_moments=lambda Lambda: closed_forms.series_slopes(Lambda, of_slope),
+    )
+
+
+def hermite(degree: int) -> Activation:
+    r"""Return the normalised Hermite polynomial :math:`He_n(z)/\sqrt{n!}`, n = ``degree``.
+
+    At unit variances its dual activation is :math:`\xi^n`: what all others are sums of.
+    Source: Daniely, Frostig & Singer 2016 (arXiv:1602.05897).
+
+    Args:
+        degree: n, from 0 to 30.
+    """
+    n = _require_degree(degree)
+
+    def h(n: int, z: Tensor) -> Tensor:
+        below, value = torch.zeros_like(z), torch.ones_like(z)
+        for m in range(n):
+            below, value = value, (z * value - m**0.5 * below) / (m + 1) ** 0.5
+        return value
+
+    of_value, of_slope = closed_forms.hermite_expansion(n), closed_forms.hermite_expansion(max(n - 1, 0))
+    return _normalised(
+        f"hermite({n})",
+        value=lambda z: h(n, z),
+        derivative=lambda z: n**0.5 * h(max(n - 1, 0), z),
+        moments=lambda Lambda: closed_forms.series(Lambda, of_value),
+        derivative_moments=lambda Lambda: n * closed_forms.series_slopes(Lambda, of_slope),
+    )
+
+
+# --- trigonometric and exponential -------------------------------------------------------------------
+
+
+def sinusoid(frequency: float = 1.0, phase: float = 0.0) -> Activation:
+    """Return sin(frequency·z + phase), normalised.
+
+    Args:
+        frequency: not 0, at most 1e100 in size.
+        phase: at most 1e100 in size.
+    """
+    frequency, phase = _require_real(frequency, "frequency"), _require_real(phase, "phase")
+    if frequency == 0:
+        raise ValueError("frequency: expected a number other than 0, got 0.0")
+    name = f"sinusoid({frequency!r}, {phase!r})"
+    return _sinusoid(name, frequency, math.cos(phase), math.sin(phase))
+
+
+def rbf(gamma: float = 1.0) -> Activation:
+    """Return sqrt(2) sin(sqrt(2·gamma) z + pi/4), whose E[phi(u) phi(v)] = exp(-gamma E[(u-v)²]).
+
+    The random features of the Gaussian kernel of Rahimi & Recht 2007, with the phase pi/4 in place of
+    a random one; neural-tangents' Rbf.
+
+    Args:
+        gamma: a positive number; 1 if not given.
+    """
+    gamma = check_that.require_scale(gamma, "gamma", positive=True)
+    return _sinusoid(f"rbf({gamma!r})", (2 * gamma) ** 0.5, 0.5**0.5, 0.5**0.5)
+
+
+def _sinusoid(name: str, frequency: float, p: float, q: float) -> Activation:
+    """p·sin(frequency·z) + q·cos(frequency·z)."""
+    power = frequency**2
+    return _normalised(
+        name,
+        value=lambda z: p * torch.sin(frequency * z) + q * torch.cos(frequency * z),
+        derivative=lambda z: frequency * (p * torch.cos(frequency * z) - q * torch.sin(frequency * z)),
+        moments=lambda Lambda: closed_forms.sinusoid(power * Lambda, p, q),
+        derivative_moments=lambda Lambda: power * closed_forms.sinusoid_slopes(power * Lambda, p, q),
+    )
+
+
+sin = _sinusoid("sin", 1.0, 1.0, 0.0)
+cos = _sinusoid("cos", 1.0, 0.0, 1.0)
+exp = _normalised("exp", torch.exp, torch.exp, closed_forms.exp, closed_forms.exp_slopes)
+gaussian = _normalised(
+    "gaussian",
+    value=lambda z: torch.exp(-(z**2) / 2),
+    derivative=lambda z: -z * torch.exp(-(z**2) / 2),
+    moments=closed_forms.gaussian,
+    derivative_moments=closed_forms.gaussian_slopes,
+)
+
+
+# --- erf and its relatives ---------------------------------------------------------------------------
+
+
+def _erf(scale: float) -> tuple[Callable, Callable, Callable, Callable]:
+    """erf(scale·z), its derivative and expectations."""
+    power = 2 * scale**2  # closed_forms has erf(z/√2)
+    return (
+        lambda z: torch.erf(scale * z),
+        lambda z: 2 / math.sqrt(PI) * scale * torch.exp(-((scale * z) ** 2)),
+        lambda Lambda: closed_forms.erf(power * Lambda),
+        lambda Lambda: power * closed_forms.erf_slopes(power * Lambda),
+    )
+
+
+def _sigmoid_like() -> Activation:
+    value, slope, moments, slopes = _erf(1 / 2.4020563531719796)  # neural-tangents' fit to the sigmoid
+    return _normalised(
+        "sigmoid_like",
+        value=lambda z: (1 + value(z)) / 2,
+        derivative=lambda z: slope(z) / 2,
+        moments=lambda Lambda: 0.25 * moments(Lambda) + 0.25,
+        derivative_moments=lambda Lambda: slopes(Lambda) / 4,
+    )
+
+
+erf = _normalised("erf", *_erf(1.0))
+sigmoid_like = _sigmoid_like()
+gelu = _normalised(
+    "gelu",
+    value=lambda z: z * torch.special.ndtr(z),
+    derivative=lambda z: torch.special.ndtr(z) + z * torch.exp(-(z**2) / 2) / math.sqrt(2 * PI),
+    moments=closed_forms.gelu,
+    derivative_moments=closed_forms.gelu_slopes,
 )
 
 
@@ -193,29 +412,24 @@ def from_function(
     def slope(z: Tensor) -> Tensor:
         return torch.func.jvp(function, (z,), (torch.ones_like(z),))[1]
 
-    slope = derivative or slope
-    unit = _same(torch.ones(1, 1, dtype=torch.float64))
-    norm = expectation(function, unit, kinks, name).item() ** 0.5 if normalise else 1.0
-    if norm == 0:
-        raise ValueError(f"{name}: expected a function with E[{name}(z)²] > 0, got 0 everywhere")
-
-    def value(z: Tensor) -> Tensor:
-        return function(z) / norm
-
-    def scaled_slope(z: Tensor) -> Tensor:
-        return slope(z) / norm
-
     def moments(Lambda: Covariance) -> Covariance:
-        of = lambda pairs: expectation(value, pairs, kinks, name)  # noqa: E731
-        return Covariance.of_moments(of(Lambda), of(_same(Lambda.sd1)), of(_same(Lambda.sd2)))
+        of = lambda pairs: expectation(function, pairs, kinks, name)  # noqa: E731
+        same = (Covariance(sd, sd, sd**0, 0 * sd) for sd in (Lambda.sd1, Lambda.sd2))
+        return Covariance.of_moments(of(Lambda), *(of(pairs) for pairs in same))
 
     def derivative_moments(Lambda: Covariance) -> Tensor:
-        return expectation(scaled_slope, Lambda, kinks, f"{name}'")
+        return expectation(derivative or slope, Lambda, kinks, f"{name}'")
 
-    return Activation(name, value, scaled_slope, moments, derivative_moments)
+    norm = None if normalise else 1.0
+    return _normalised(name, function, derivative or slope, moments, derivative_moments, norm)
 
 
-BY_NAME = {activation.name: activation for activation in (relu, erf, identity)}
+_NAMED = (
+    *(relu, abs, identity, sign, step),
+    *(sin, cos, exp, gaussian, erf, sigmoid_like, gelu),
+)
+BY_NAME = {activation.name: activation for activation in _NAMED}
+BY_NAME |= {"leaky_relu": leaky_relu(), "rbf": rbf()}
 
 
 def get(activation: str | Activation) -> Activation:

@@ -86,23 +86,49 @@ class Covariance:
 def gram(x1: Tensor, x2: Tensor) -> Covariance:
     """Inner products of the rows of ``x1`` (n1, d) with those of ``x2`` (n2, d).
 
-    Angles of nearly parallel pairs come from Kahan's formula
-    theta = 2·atan2(|u-v|, |u+v|) for unit vectors u, v (Kahan 2006, "How futile are mindless
-    assessments of roundoff in floating-point computation?", section 12), which loses no digits;
-    all others from one matrix product.
+    From one matrix product; the angles of nearly parallel and nearly opposite pairs from what
+    is left of x1 after the projection on x2, accurate relative to the angle however small.
+    (Kahan's 2·atan2(|u-v|, |u+v|) for unit vectors errs by the rounding of the unit vectors, which
+    a jump such as sign's sees after some layers.)
     """
     norm1, norm2 = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (x1, x2))
     unit1, unit2 = (x / n.where(n > 0, torch.ones_like(n)) for x, n in ((x1, norm1), (x2, norm2)))
     xi = unit1 @ unit2.T
     sin2 = (1 - xi) * (1 + xi)
     i, j = torch.nonzero(sin2 < NEARLY_PARALLEL, as_tuple=True)
-    # |u-v|² and |u+v|², which are 2(1-xi) and 2(1+xi), in pieces that bound memory
-    near = [
-        torch.stack([(unit1[a] - unit2[b]).square().sum(1), (unit1[a] + unit2[b]).square().sum(1)])
-        for a, b in zip(i.split(65536), j.split(65536))
-    ]
-    if near:
-        minus, plus = torch.cat(near, dim=1)
-        xi = xi.index_put((i, j), (plus - minus) / (plus + minus))
-        sin2 = sin2.index_put((i, j), 4 * plus * minus / (plus + minus) ** 2)
+    if len(i):
+        small1, small2 = (_scaled(x, n) for x, n in ((x1, norm1), (x2, norm2)))
+        sign = xi[i, j].sign()
+        # in pieces that bound memory
+        near = torch.cat(
+            [
+                _sin2(small1[a], small2[b], s)
+                for a, b, s in zip(i.split(65536), j.split(65536), sign.split(65536))
+            ]
+        )
+        xi = xi.index_put((i, j), sign * (1 - near).sqrt())
+        sin2 = sin2.index_put((i, j), near)
     return Covariance(norm1, norm2.T, xi, sin2)
+
+
+def _scaled(x: Tensor, norm: Tensor) -> Tensor:
+    """x with norms between 1/2 and 1, scaled by powers of 2, so without rounding."""
+    return torch.ldexp(x, -torch.frexp(norm).exponent)
+
+
+def _sin2(x: Tensor, y: Tensor, sign: Tensor) -> Tensor:
+    """sin² of the angles between rows of x and y, nearly parallel (sign 1) or opposite (-1)."""
+    ratio = sign[:, None] * torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    ratio = ratio / torch.linalg.vector_norm(y, dim=1, keepdim=True)
+    near = ratio * y
+    rest = (x - near) - _rounding_of_product(ratio, y, near)
+    across = rest - y * ((rest * y).sum(1, keepdim=True) / (y * y).sum(1, keepdim=True))
+    return across.square().sum(1) / x.square().sum(1)
+
+
+def _rounding_of_product(a: Tensor, b: Tensor, product: Tensor) -> Tensor:
+    """a·b - product, exactly: Dekker 1971, with Veltkamp's splitting into halves."""
+    splitter = 2.0 ** {torch.float64: 27, torch.float32: 12}[b.dtype] + 1
+    a_high, b_high = (splitter * z - (splitter * z - z) for z in (a, b))
+    a_low, b_low = a - a_high, b - b_high
+    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low

@@ -4,6 +4,9 @@ The only module that needs neural-tangents and jax (``pip install "ntkutils[book
 them when a function is called, not when it is imported.
 """
 
+import ast
+import functools
+import math
 import os
 import sys
 import tempfile
@@ -16,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .activations import ERF_NORM
+from .activations import Activation, get
 from .mlp import MLP
 
 
@@ -59,7 +62,7 @@ def stax_network(
     width: int,
     depth: int,
     out_features: int = 1,
-    activation: str = "relu",
+    activation: str | Activation = "relu",
     weight_std: float = 1.0,
     bias_std: float = 0.0,
 ) -> tuple[Callable, Callable, Callable]:
@@ -70,16 +73,12 @@ def stax_network(
     sqrt(d) before stax divides.
     """
     stax = neural_tangents().stax
-    phi = {
-        "relu": lambda: stax.ABRelu(0.0, 2**0.5),
-        "erf": lambda: stax.Erf(a=1 / ERF_NORM, b=1.0, c=0.0),
-        "identity": stax.Identity,
-    }[activation]
+    phi = _counterpart(get(activation).name)
 
     def dense(units: int) -> Any:
         return stax.Dense(units, W_std=weight_std, b_std=bias_std or None)
 
-    hidden = [layer for _ in range(depth) for layer in (dense(width), phi())]
+    hidden = [layer for _ in range(depth) for layer in (dense(width), phi)]
     init_fn, apply, kernel = stax.serial(*hidden, dense(out_features))
     root_d = in_features**0.5
 
@@ -93,13 +92,65 @@ def stax_network(
     return init_fn, apply_fn, kernel_fn
 
 
+def _counterpart(name: str) -> tuple[Callable, Callable, Callable]:
+    """neural-tangents' layer for an activation's name, such as "relu" or "leaky_relu(0.2)".
+
+    Normalised with neural-tangents' own E[phi(z)²], so that no constant of ours enters. Its
+    RectifiedMonomial gives NaN on the diagonal, and so for anything deeper than one hidden layer.
+    """
+    stax = neural_tangents().stax
+    kind, _, arguments = name.partition("(")
+    make = {
+        "relu": stax.Relu,
+        "leaky_relu": stax.LeakyRelu,
+        "abs": stax.Abs,
+        "identity": stax.Identity,
+        "sign": stax.Sign,
+        "step": stax.Sign,  # made a step function below
+        "rectified_monomial": stax.RectifiedMonomial,
+        "polynomial": stax.Polynomial,
+        "monomial": lambda n: stax.Polynomial([0] * n + [1]),  # stax.Monomial stops at degree 5
+        # stax.Hermite is for unit variances only
+        "hermite": lambda n: stax.Polynomial(np.polynomial.hermite_e.herme2poly([0] * n + [1])),
+        "sin": stax.Sin,
+        "cos": stax.Cos,
+        "sinusoid": lambda frequency, phase: stax.Sin(1.0, frequency, phase),
+        "rbf": stax.Rbf,
+        "exp": stax.Exp,
+        "gaussian": lambda: stax.Gaussian(1.0, -0.5),
+        "erf": stax.Erf,
+        "sigmoid_like": stax.Sigmoid_like,
+        "gelu": stax.Gelu,
+    }[kind]
+    layer = make(*ast.literal_eval(f"({arguments[:-1]},)")) if arguments else make()
+    if kind == "identity":
+        return layer
+    # The variance of a layer whose pre-activation has variance 1; of max(0, z)^n, half that of z^n
+    rectified = kind == "rectified_monomial"
+    even = stax.Polynomial([0] * int(arguments[:-1]) + [1]) if rectified else layer
+    moment = np.asarray(stax.serial(stax.Dense(1), even)[2](np.ones((1, 1)), None, "cov1")).item()
+    norm, shift = math.sqrt(moment / 2 if rectified else moment), 0.0
+    if kind == "step":  # sqrt(2)(1 + sign)/2
+        norm, shift = 2**0.5, 0.5**0.5
+    init_fn, apply_fn, kernel_fn = layer
+
+    def affine_apply_fn(*args: Any, **kwargs: Any) -> Any:
+        return apply_fn(*args, **kwargs) / norm + shift
+
+    @functools.wraps(kernel_fn)  # which carries over what the layer requires of its input
+    def affine_kernel_fn(*args: Any, **kwargs: Any) -> Any:
+        return kernel_fn(*args, **kwargs) * (1 / norm) + shift
+
+    return init_fn, affine_apply_fn, affine_kernel_fn
+
+
 def same_network(model: MLP) -> tuple[Callable, list]:
     """Return neural-tangents' ``apply_fn, params`` of the network that ``model`` is, same weights."""
     import jax.numpy as jnp
 
     sizes = [model.w[0].shape[1], *(w.shape[0] for w in model.w)]
     _, apply_fn, _ = stax_network(
-        sizes[0], max(sizes[1:]), model.depth, sizes[-1], model.activation.name, model.weight_std,
+        sizes[0], max(sizes[1:]), model.depth, sizes[-1], model.activation, model.weight_std,
         model.bias_std,
     )  # fmt: skip
     biases = [None] * len(model.w) if model.b is None else [jnp.array(to_numpy(b)) for b in model.b]

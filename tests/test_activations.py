@@ -43,7 +43,8 @@ def covariances():
 
 @pytest.mark.parametrize("phi", ALL, ids=NAMES)
 def test_closed_forms_agree_with_quadrature(phi):
-    cov, var1, var2 = covariances()
+    # the quadrature leaves out what is beyond 9 standard deviations, which exp weighs with exp(2 sd z)
+    cov, var1, var2 = (m / 4 if phi.name == "exp" else m for m in covariances())
     numerical = from_function(phi.value, phi.derivative, kinks(phi), normalise=False)
     # Both are given the same rounded xi. Relative to the largest: a few hundred nodes, each rounded.
     for method in ("dual", "dual_derivative"):

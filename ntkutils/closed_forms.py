@@ -1,0 +1,360 @@
+r"""Gaussian expectations in closed form: what a wide layer of a given nonlinearity does to covariances.
+
+For every nonlinearity :math:`\phi` there are two functions of the covariance of :math:`(u, v)`: its own
+name gives the covariance of :math:`(\phi(u), \phi(v))`, and that name with ``_slopes`` gives
+:math:`E[\phi'(u)\phi'(v)]`. Nothing is normalised here; :mod:`ntkutils.activations` does that.
+
+The formulas are textbook, the way they are written is not. A :class:`Covariance` carries
+:math:`1-\xi^2` with all its digits, and the new one must come without cancellation, or half of the
+digits are lost at nearly coincident and nearly antipodal inputs. We write :math:`1-\xi'` and
+:math:`1+\xi'`, or :math:`1-\xi'^2`, as sums of non-negative terms, and the difference between the value
+at :math:`\xi` and that at 1 as a multiple of :math:`1-\xi^2`.
+
+Throughout, A = E[u²], B = E[v²], xi is the correlation, theta its angle.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from numpy.polynomial import Polynomial
+from torch import Tensor
+
+from .covariance import Covariance
+
+PI = math.pi
+
+
+def _gap(Lambda: Covariance) -> Tensor:
+    """1 - xi."""
+    xi, sin2 = Lambda.xi, Lambda.sin2
+    return torch.where(xi > 0, sin2 / (1 + xi), 1 - xi)
+
+
+def _negated(Lambda: Covariance) -> Covariance:
+    """The covariance of (u, -v)."""
+    return Covariance(Lambda.sd1, Lambda.sd2, -Lambda.xi, Lambda.sin2)
+
+
+def _nonzero(x: Tensor) -> Tensor:
+    """x, and 1 where x is 0: a divisor of something that is 0 there too."""
+    return x.where(x != 0, torch.ones_like(x))
+
+
+# --- piecewise linear: a·min(z, 0) + b·max(z, 0) -----------------------------------------------------
+# Equal to (a+b)/2·z + (b-a)/2·|z|, an odd and an even part, which are uncorrelated. The part |z|
+# is a ReLU's even part: Cho & Saul 2009 (NIPS 22), n = 1, for (u, v) and for (u, -v), added.
+
+
+def piecewise_linear(Lambda: Covariance, a: float, b: float) -> Covariance:
+    """E = root of AB times ((a+b)²/4·cos θ + (b-a)²/4·(2/π)(sin θ + (π/2 - θ) cos θ))."""
+    t = torch.atan2(Lambda.sin2.sqrt(), Lambda.xi.abs())  # theta or pi - theta, the smaller
+    one_minus_cos = 2 * (t / 2).sin() ** 2
+    # 1 - (2/π)(sin t + (π/2 - t) cos t). Rounding 1e-16·t changes the angle, a root of this, by 1e-16.
+    even_gap = one_minus_cos - 2 / PI * (t.sin() - t * t.cos())
+    odd, even = (a + b) ** 2 / (2 * (a**2 + b**2)), (b - a) ** 2 / (2 * (a**2 + b**2))
+    minus = odd * _gap(Lambda) + even * even_gap
+    plus = odd * _gap(_negated(Lambda)) + even * (2 - even_gap)
+    xi = odd * Lambda.xi + even * (1 - even_gap)
+    return (a**2 + b**2) / 2 * Covariance(Lambda.sd1, Lambda.sd2, xi, minus * plus)
+
+
+def piecewise_linear_slopes(Lambda: Covariance, a: float, b: float) -> Tensor:
+    """E = (a² + b²)/2 - (b-a)²/(2π)·θ, as a slope is (a+b)/2 + (b-a)/2·sign."""
+    return (a + b) ** 2 / 4 + (b - a) ** 2 / 4 * (1 - 2 / PI * Lambda.theta)
+
+
+# --- sign, and the step function (1 + sign)/2 -------------------------------------------------------
+
+
+def sign(Lambda: Covariance) -> Covariance:
+    """E = 1 - 2θ/π: Cho & Saul 2009, n = 0, doubled and shifted. A constant 0 has sign 0."""
+    minus, plus = 2 / PI * Lambda.theta, 2 / PI * _negated(Lambda).theta  # 1 - xi', 1 + xi'
+    sd1, sd2 = (sd.sign() for sd in (Lambda.sd1, Lambda.sd2))
+    return Covariance(sd1, sd2, (plus - minus) / 2, minus * plus)
+
+
+def step(Lambda: Covariance) -> Covariance:
+    """E = (1 + E[sign sign])/4, as E[sign] = 0."""
+    return 0.25 * sign(Lambda) + 0.25
+
+
+def no_slopes(Lambda: Covariance) -> Tensor:
+    """0: what gradients see of a piecewise constant function."""
+    return torch.zeros_like(Lambda.xi)
+
+
+# --- rectified monomials: max(0, z)^n ---------------------------------------------------------------
+
+
+@cache
+def _arc_cosine(n: int) -> tuple[Polynomial, Polynomial]:
+    """Polynomials P, Q with J_n(θ) = (π-θ) P(cos θ) + sin θ Q(cos θ), Cho & Saul 2009's J_n.
+
+    From their J_n = (-1)^n sin^(2n+1)θ (1/sin θ d/dθ)^n (π-θ)/sin θ, that is
+    J_(n+1) = -sin θ dJ_n/dθ + (2n+1) cos θ J_n.
+    """
+    P, Q, xi = Polynomial([1.0]), Polynomial([0.0]), Polynomial([0.0, 1.0])
+    for m in range(n):
+        P, Q = (
+            (1 - xi**2) * P.deriv() + (2 * m + 1) * xi * P,
+            P + 2 * m * xi * Q + (1 - xi**2) * Q.deriv(),
+        )
+    return P, Q
+
+
+def rectified_monomial(Lambda: Covariance, n: int) -> Covariance:
+    """E = (root of AB)^n J_n(θ)/(2π), n at least 1: Cho & Saul 2009, who have twice that."""
+    top = odd_factorial(n)
+    P, Q = _arc_cosine(n)
+    theta, xi = Lambda.theta, Lambda.xi
+    # J_n/π = P - (θ P - sin θ Q)/π; P is the dual of z^n, and 1 - P/top is had without cancellation
+    arc = (theta * _evaluate(P, xi) - theta.sin() * _evaluate(Q, xi)) / (PI * top)
+    gap = sum(c / top * gap_l for c, gap_l in zip(P.coef, _gaps_of_powers(Lambda, n))) + arc
+    return top / 2 * Covariance(Lambda.sd1**n, Lambda.sd2**n, 1 - gap, gap * (2 - gap))
+
+
+def rectified_monomial_slopes(Lambda: Covariance, n: int) -> Tensor:
+    """E = n² times that of the degree below, n at least 2."""
+    return n**2 * rectified_monomial(Lambda, n - 1).cov
+
+
+def odd_factorial(n: int) -> int:
+    """1·3·5···(2n-1) = E[z^(2n)]."""
+    return math.prod(range(1, 2 * n, 2))
+
+
+def _evaluate(polynomial: Polynomial, x: Tensor) -> Tensor:
+    value = torch.zeros_like(x)
+    for c in reversed(polynomial.coef):
+        value = c + x * value
+    return value
+
+
+def _gaps_of_powers(Lambda: Covariance, degree: int) -> list[Tensor]:
+    """1 - xi^l for l = 0..degree, by 1 - xi^(l+2) = 1 - xi^l + xi^l (1 - xi²)."""
+    gaps = [torch.zeros_like(Lambda.xi), _gap(Lambda)]
+    for l in range(degree - 1):  # noqa: E741
+        gaps.append(gaps[l] + Lambda.xi**l * Lambda.sin2)
+    return gaps[: degree + 1]
+
+
+# --- polynomials -------------------------------------------------------------------------------------
+# With phi(sd·z) = Σ_l a_l(sd) h_l(z) in normalised Hermite polynomials, Mehler's formula gives
+# E[phi(u) phi(v)] = Σ_l a_l(sd1) a_l(sd2) xi^l. An `expand` maps sd to the list of a_l.
+
+Expansion = Callable[[Tensor], list[Tensor]]
+
+
+def power_expansion(coefficients: list[float]) -> Expansion:
+    """Of Σ_n c_n z^n, by z^n = Σ_i n!/(2^i i! l!) He_l(z), l = n - 2i, and He_l = sqrt(l!) h_l."""
+
+    def expand(sd: Tensor) -> list[Tensor]:
+        a = [torch.zeros_like(sd) for _ in coefficients]
+        for n, c in enumerate(coefficients):
+            for i in range(n // 2 + 1):
+                l = n - 2 * i  # noqa: E741
+                weight = math.factorial(n) / (2**i * math.factorial(i) * math.factorial(l) ** 0.5)
+                a[l] = a[l] + c * weight * sd**n
+        return a
+
+    return expand
+
+
+def hermite_expansion(n: int) -> Expansion:
+    """Of h_n, by He_n(sd·z) = Σ_i n!/(2^i i! l!) sd^l (sd²-1)^i He_l(z), l = n - 2i."""
+
+    def expand(sd: Tensor) -> list[Tensor]:
+        a = [torch.zeros_like(sd) for _ in range(n + 1)]
+        for i in range(n // 2 + 1):
+            l = n - 2 * i  # noqa: E741
+            weight = (math.factorial(n) / math.factorial(l)) ** 0.5 / (2**i * math.factorial(i))
+            a[l] = weight * sd**l * ((sd - 1) * (sd + 1)) ** i
+        return a
+
+    return expand
+
+
+def series(Lambda: Covariance, expand: Expansion) -> Covariance:
+    """E = Σ_l a_l(sd1) a_l(sd2) xi^l."""
+    (sd1, alpha), (sd2, beta) = (_length_and_direction(expand(sd)) for sd in (Lambda.sd1, Lambda.sd2))
+
+    def one_minus(Lambda: Covariance, beta: list[Tensor]) -> Tensor:
+        """1 - Σ αβ xi^l = ½ Σ (α-β)² + Σ αβ (1-xi^l) for unit vectors α, β."""
+        gaps = _gaps_of_powers(Lambda, len(beta) - 1)
+        return sum((a - b) ** 2 / 2 + a * b * gap for a, b, gap in zip(alpha, beta, gaps))
+
+    minus = one_minus(Lambda, beta)
+    plus = one_minus(_negated(Lambda), [-((-1) ** l) * b for l, b in enumerate(beta)])
+    xi = sum(a * b * Lambda.xi**l for l, (a, b) in enumerate(zip(alpha, beta)))
+    # near ±1 the sum over xi^l would hand the rounding of xi on, multiplied by the degree
+    xi = torch.where(Lambda.sin2 < 0.5, (plus - minus) / 2, xi)
+    return Covariance(sd1, sd2, xi, minus * plus)
+
+
+def series_slopes(Lambda: Covariance, expand_slope: Expansion) -> Tensor:
+    """E = Σ_l a_l(sd1) a_l(sd2) xi^l, with the expansion of the derivative."""
+    pairs = zip(expand_slope(Lambda.sd1), expand_slope(Lambda.sd2))
+    return sum((a * b * Lambda.xi**l for l, (a, b) in enumerate(pairs)), torch.zeros_like(Lambda.xi))
+
+
+def _length_and_direction(a: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The root of Σ a_l² without overflow or underflow, and a over it."""
+    largest = torch.stack(a).abs().amax(0)
+    a = [x / _nonzero(largest) for x in a]
+    root = sum(x**2 for x in a).sqrt()
+    return largest * root, [x / _nonzero(root) for x in a]
+
+
+# --- trigonometric and exponential -------------------------------------------------------------------
+# From E[exp(w)] = exp(E[w²]/2) for w = ±u ± v (times i). D and S are the variances of u - v and u + v.
+
+
+def _variance_of_difference(Lambda: Covariance) -> Tensor:
+    return (Lambda.sd1 - Lambda.sd2) ** 2 + 2 * Lambda.sd1 * Lambda.sd2 * _gap(Lambda)
+
+
+def sinusoid(Lambda: Covariance, p: float, q: float) -> Covariance:
+    """Of p·sin z + q·cos z, p² + q² = 1: E = (exp(-D/2) - k exp(-S/2))/2 with k = p² - q²."""
+    D, S = _variance_of_difference(Lambda), _variance_of_difference(_negated(Lambda))
+    k, one_minus_k, one_minus_k2 = p**2 - q**2, 2 * q**2, (2 * p * q) ** 2
+    sd1, sd2 = (
+        ((one_minus_k - k * torch.expm1(-2 * var)) / 2).sqrt() for var in (Lambda.var1, Lambda.var2)
+    )
+    size = _nonzero(sd1) * _nonzero(sd2)
+    # exp(-D/2) - exp(-S/2), as S - D = 4 E[uv]
+    larger = torch.exp(-torch.minimum(D, S) / 2)
+    difference = -Lambda.xi.sign() * larger * torch.expm1(-2 * Lambda.cov.abs())
+    xi = (one_minus_k * torch.exp(-S / 2) + difference) / 2 / size
+    # As D + S = 2(A+B), 4(E[φ(u)²] E[φ(v)²] - E[φ(u) φ(v)]²) is
+    # (1 - exp(-D))(1 - k² exp(-S)) - k (exp(-A) - exp(-B))²
+    apart = ((Lambda.sd1 - Lambda.sd2) * (Lambda.sd1 + Lambda.sd2)).abs()
+    apart = torch.exp(-torch.minimum(Lambda.var1, Lambda.var2)) * torch.expm1(-apart) / (2 * size)
+    rest = (one_minus_k2 - k**2 * torch.expm1(-S)) / (2 * size)
+    sin2 = -torch.expm1(-D) / (2 * size) * rest - k * apart**2
+    return Covariance(sd1, sd2, xi, sin2.clamp(min=0))  # at least 0 up to rounding
+
+
+def sinusoid_slopes(Lambda: Covariance, p: float, q: float) -> Tensor:
+    """Of p·cos z - q·sin z: E = (exp(-D/2) + k exp(-S/2))/2."""
+    D, S = _variance_of_difference(Lambda), _variance_of_difference(_negated(Lambda))
+    return (torch.exp(-D / 2) + (p**2 - q**2) * torch.exp(-S / 2)) / 2
+
+
+def exp(Lambda: Covariance) -> Covariance:
+    """E = exp(S/2), so a correlation of exp(-D/2)."""
+    D = _variance_of_difference(Lambda)
+    return Covariance(Lambda.var1.exp(), Lambda.var2.exp(), torch.exp(-D / 2), -torch.expm1(-D))
+
+
+def exp_slopes(Lambda: Covariance) -> Tensor:
+    """E = exp(S/2): exp is its own derivative."""
+    return exp(Lambda).cov
+
+
+# --- Gaussian, erf and GELU: functions of a sine ----------------------------------------------------
+
+
+class _Sine:
+    """What the three below have in common: y = E[uv]/root of (1+A)(1+B), a sine, and its cosine R.
+
+    r = 1/(1+A) and p = A/(1+A) = 1-r for each variable; q = root of p1·p2 is y at xi = 1;
+    R is the root of 1-y² and R1 that of 1-q², as sums of non-negative terms.
+    """
+
+    def __init__(self, Lambda: Covariance) -> None:
+        self.r1, self.r2 = 1 / (1 + Lambda.var1), 1 / (1 + Lambda.var2)
+        self.p1, self.p2 = Lambda.var1 * self.r1, Lambda.var2 * self.r2
+        self.q = self.p1.sqrt() * self.p2.sqrt()
+        self.y = self.q * Lambda.xi
+        rest = self.r1 + self.p1 * self.r2  # 1 - q²
+        self.R1, self.R = rest.sqrt(), (rest + self.q**2 * Lambda.sin2).sqrt()
+        self.root = self.r1.sqrt() * self.r2.sqrt()
+        # asin q - asin |y|, from its sine and cosine
+        sine = self.q * Lambda.sin2 / (self.R + Lambda.xi.abs() * self.R1)
+        self.drop = torch.atan2(sine, self.R * self.R1 + self.q * self.y.abs())
+
+
+def gaussian(Lambda: Covariance) -> Covariance:
+    """Of exp(-z²/2): E = 1/root of (1+A)(1+B) - E[uv]², a Gaussian integral."""
+    s = _Sine(Lambda)
+    # E[φ(u)²] = (1+2A)^(-1/2), and (1+2A)/(1+A)² = r(1+p)
+    u, v = (s.r1 * (1 + s.p1)).sqrt(), (s.r2 * (1 + s.p2)).sqrt()
+    xi = u.sqrt() * v.sqrt() / s.R
+    # 1 - xi'⁴ = (R⁴ - R1⁴ + (r1-r2)²)/R⁴, as R1⁴ - (uv)² = (r1-r2)²
+    t = s.q**2 * Lambda.sin2
+    rest = ((s.r1 - s.r2) / s.R / s.R) ** 2 + t * (2 * s.R1**2 + t) / s.R**2 / s.R**2
+    return Covariance(
+        (1 + 2 * Lambda.var1) ** -0.25, (1 + 2 * Lambda.var2) ** -0.25, xi, rest / (1 + xi**2)
+    )
+
+
+def gaussian_slopes(Lambda: Covariance) -> Tensor:
+    """Of -z exp(-z²/2): E = E[uv]/((1+A)(1+B) - E[uv]²)^(3/2)."""
+    s = _Sine(Lambda)
+    return (s.root / s.R) ** 2 * s.y / s.R
+
+
+def erf(Lambda: Covariance) -> Covariance:
+    """Of erf(z/√2): E = (2/π) asin y. Williams 1997, eq. 11."""
+    s = _Sine(Lambda)
+    cos1, cos2 = (s.r1 * (1 + s.p1)).sqrt(), (s.r2 * (1 + s.p2)).sqrt()
+    angle1, angle2 = torch.atan2(s.p1, cos1), torch.atan2(s.p2, cos2)
+    middle, angle = torch.atan2(s.q, s.R1), torch.atan2(s.y, s.R)
+    # angle1 = middle + above and angle2 = middle - below, again from sines and cosines
+    apart = s.r1 * (Lambda.sd1 - Lambda.sd2) * (Lambda.sd1 + Lambda.sd2) * s.r2  # p1 - p2
+    root1, root2 = s.p1.sqrt(), s.p2.sqrt()
+    sine1 = root1 * (apart / _nonzero(root1 * s.R1 + root2 * cos1))
+    sine2 = root2 * (apart / _nonzero(root2 * s.R1 + root1 * cos2))
+    above = torch.atan2(sine1, cos1 * s.R1 + s.p1 * s.q)
+    below = torch.atan2(sine2, cos2 * s.R1 + s.p2 * s.q)
+    size = _nonzero(angle1.sqrt()) * _nonzero(angle2.sqrt())
+    middle, above, below, drop = (z / size for z in (middle, above, below, s.drop))
+    # 1 - angle²/(angle1 angle2), over angle1 angle2
+    sin2 = middle * (above - below) - above * below + drop * (2 * middle - drop)
+    scale = (2 / PI) ** 0.5
+    return Covariance(
+        scale * angle1.sqrt(), scale * angle2.sqrt(), angle / size, sin2.clamp(min=0)
+    )
+
+
+def erf_slopes(Lambda: Covariance) -> Tensor:
+    """Of sqrt(2/π) exp(-z²/2): E = (2/π)/root of (1+A)(1+B) - E[uv]²."""
+    s = _Sine(Lambda)
+    return 2 / PI * s.root / s.R
+
+
+def gelu(Lambda: Covariance) -> Covariance:
+    r"""Of z·Φ(z) = (z + z·erf(z/√2))/2, an odd and an even part. Tsuchida et al. 2021
+    (arXiv:2002.08517).
+
+    E = root of AB·(xi + e)/4 with e = (2/π)(xi asin y + q(R + xi² r1 r2/R)) from the even part.
+    """
+
+    def defect(s: _Sine) -> Tensor:
+        """1 - e at xi = 1: (2/π)(acos q - q R1 - q r1 r2/R1)."""
+        return 2 / PI * (torch.atan2(s.R1, s.q) - s.q * s.R1 - s.q * s.root * (s.root / s.R1))
+
+    s = _Sine(Lambda)
+    same = (Covariance(sd, sd, sd**0, 0 * sd) for sd in (Lambda.sd1, Lambda.sd2))
+    defect1, defect2, defect12 = (*(defect(_Sine(pairs)) for pairs in same), defect(s))
+    X1, X2, X = 2 - defect1, 2 - defect2, 2 - defect12  # 1 + e at xi = 1
+    rr = s.root * (s.root / s.R)
+    R_drop = s.q**2 * Lambda.sin2 / (s.R + s.R1)  # R - R1
+    # e at 1 less e at |xi|, and X less its value at xi
+    e_drop = s.drop + Lambda.sin2 / (1 + Lambda.xi.abs()) * torch.atan2(s.y.abs(), s.R)
+    e_drop = e_drop + s.q * (rr * (R_drop / s.R1 + Lambda.sin2) - R_drop)
+    drop = _gap(Lambda) + 2 / PI * e_drop
+    # X1 X2 - X², the part of 1 - xi'² that comes from unequal variances
+    unequal = 2 * (2 * defect12 - defect1 - defect2) + defect1 * defect2 - defect12**2
+    sin2 = (unequal + drop * (2 * X - drop)) / (X1 * X2)
+    sd1, sd2 = Lambda.sd1 * X1.sqrt(), Lambda.sd2 * X2.sqrt()
+    return 0.25 * Covariance(sd1, sd2, (X - drop) / (X1 * X2).sqrt(), sin2.clamp(min=0))
+
+
+def gelu_slopes(Lambda: Covariance) -> Tensor:
+    """E = 1/4 + (asin y + (y/R)(1 - q² + r1 r2 + r1 r2/R²))/(2π): derivative of gelu's by E[uv]."""
+    s = _Sine(Lambda)
+    rational = s.y / s.R * (s.R1**2 + s.root**2 + (s.root / s.R) ** 2)
+    return 1 / 4 + (torch.atan2(s.y, s.R) + rational) / (2 * PI)
