@@ -122,6 +122,8 @@ def length_problems(notebook):
         lines = len(cell.source.splitlines())
         if lines > LONGEST_CELL:
             yield f"{name}: {lines} lines, at most {LONGEST_CELL}"
+        if cell.source.rstrip().endswith(";"):  # silent in Jupyter, but nbval shows the value
+            yield f"{name}: ends in a semicolon; assign the value to _ instead"
 
 
 BOOK_RULES = [label_problems, check_problems]
@@ -364,6 +366,7 @@ def test_label_used_in_two_chapters_is_found():
             "packages.example",
         ),
         (length_problems, a_code_cell("\n".join("a" * 41)), "41 lines"),
+        (length_problems, a_code_cell("ax.set();"), "semicolon"),
     ],
 )
 def test_notebook_rule_finds(rule, cell, words):

@@ -83,7 +83,8 @@ def right_sides(label, latex):
     """The text after the last = of each equation of a display."""
     for printed, meant in READ_AS.get(label, {}).items():
         latex = latex.replace(printed, meant)
-    equations = re.split(r"\\qquad", latex)
+    latex = re.sub(r"\\(begin|end){aligned}|&", "", latex)
+    equations = re.split(r"\\qquad|\\\\\n", latex)
     sides = [equation.rpartition("=")[2].strip().rstrip(",. ") for equation in equations if "=" in equation]
     return [re.sub(r"\\[bB]igg?", "", side) for side in sides]  # sizes of brackets
 

@@ -6,7 +6,7 @@ Every result (`eq-...`) is in one of the two tables; some definitions and steps 
 """
 
 # {label: an expression for each equation of the display, in the symbols that stand on the page}.
-# Several equations are separated by \\qquad; what is parsed is the text after the last "=".
+# Several equations stand on lines of their own or are separated by \qquad; what is parsed is the text after the last "=".
 PRINTED = {
     # dual activations
     "eq-step": ["activations.step.dual(xi)"],
@@ -24,6 +24,7 @@ PRINTED = {
     "eq-erf": ["activations.erf.dual(xi)"],
     "eq-gelu": ["activations.gelu.dual(xi)"],
     "eq-cube": ["activations.monomial(3).dual(xi)"],
+    "eq-identity": ["activations.identity.dual(xi)"],
     # one hidden layer
     "eq-relu-ntk": ["relu_ntk(xi)"],
     "eq-relu-ntk-angle": ["relu_ntk(theta.cos())"],
