@@ -1,10 +1,14 @@
 r"""The kernels of infinitely wide networks: the compositional recursion, as on the page."""
 
+import torch
 from torch import Tensor
 
 from . import _validation as check_that
 from .activations import Activation, get
 from .covariance import Covariance, gram
+
+# The steps of the recursion run over a block of pairs while it is in the processor's cache.
+PAIRS_AT_ONCE = 2**17
 
 
 def recursion(
@@ -24,11 +28,18 @@ def _kernels(x1, x2, depth, activation, weight_std, bias_std) -> tuple[Tensor, T
     depth = check_that.require_count(depth, "depth", least=0)
     weight_var = check_that.require_scale(weight_std, "weight_std") ** 2
     bias_var = check_that.require_scale(bias_std, "bias_std") ** 2
-    Lambda = weight_var * gram(x1, x2) + bias_var
-    kernels = recursion(Lambda, get(activation), depth, weight_var, bias_var)
-    if x1 is x2:  # vectorized functions may round the same number in two ways
-        kernels = tuple((kernel + kernel.T) / 2 for kernel in kernels)
-    return kernels
+    phi, symmetric = get(activation), x1 is x2
+    rows = max(1, PAIRS_AT_ONCE // max(1, len(x2)))
+    blocks = []
+    for i, part in zip(range(0, max(1, len(x1)), rows), x1.split(rows)):
+        done = i if symmetric else 0  # the columns that an earlier block has, as rows
+        Lambda = weight_var * gram(part, x2[done:]) + bias_var
+        kernels = recursion(Lambda, phi, depth, weight_var, bias_var)
+        blocks.append([torch.nn.functional.pad(kernel, (done, 0)) for kernel in kernels])
+    nngp, ntk = (torch.cat(kernel) for kernel in zip(*blocks))
+    if symmetric:
+        nngp, ntk = (kernel.triu() + kernel.triu(1).T for kernel in (nngp, ntk))
+    return nngp, ntk
 
 
 def nngp(
