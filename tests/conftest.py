@@ -1,9 +1,14 @@
 """What all tests share: explicit seeds, float64 data, and no silent skips where CI runs."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+# The pure parts of the book's Sphinx extensions, which the tests read the chapters with.
+sys.path.insert(0, str(Path(__file__).parents[1] / "chapters/_extensions"))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ Each rule is a function that returns the problems it found, in words; no problem
 """
 
 import re
-import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,11 +11,10 @@ from urllib.parse import unquote, urldefrag
 
 import nbformat
 import pytest
+from ledger import METADATA_KEY, ORACLES, ROLES, checks_of, formulas_of, labels_of
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "chapters/_extensions"))
-from ledger import METADATA_KEY, ORACLES, ROLES, checks_of, formulas_of, labels_of  # noqa: E402
 
 PAGES = ROOT / "_build/html"
 DECISIVE = {"neural-tangents", "torch"}  # a result needs one of these oracles; the others add to it

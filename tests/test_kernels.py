@@ -204,6 +204,19 @@ def test_is_symmetric_positive_semidefinite_and_follows_the_input(kernel, activa
         assert (K - whole).abs().max() <= 1e-4 * K.max() if dtype == torch.float32 else 1e-14 * K.max()
 
 
+@pytest.mark.parametrize("pairs", [1, 70, 200])
+def test_blocks_equal_the_whole(pairs, normal, monkeypatch):
+    x1, x2 = normal(6, 23, 4), normal(7, 11, 4)
+    x1[20] = x1[3]  # coincident points in different blocks
+    calls = [(x1,), (x1, x1.clone()), (x1, x2), (x2, x1)]
+    whole = [kernel(*xs, depth=3, bias_std=0.3) for kernel in (nu.nngp, nu.ntk) for xs in calls]
+    monkeypatch.setattr("ntkutils.recursion.PAIRS_AT_ONCE", pairs)
+    blocks = [kernel(*xs, depth=3, bias_std=0.3) for kernel in (nu.nngp, nu.ntk) for xs in calls]
+    for a, b in zip(whole, blocks):
+        assert a.shape == b.shape and (a - b).abs().max() < 1e-14 * a.abs().max()
+    assert torch.equal(blocks[0], blocks[0].T)
+
+
 def test_edges_give_numbers():
     zero = torch.zeros(2, 3, dtype=torch.float64)
     assert torch.equal(nu.ntk(zero, depth=2), torch.zeros(2, 2, dtype=torch.float64))

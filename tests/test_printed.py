@@ -5,7 +5,6 @@ The tables are in chapters/_extensions/printed.py.
 
 import math
 import re
-import sys
 from pathlib import Path
 
 import nbformat
@@ -13,17 +12,14 @@ import pytest
 import sympy
 import torch
 from latex2sympy2_extended import latex2sympy
+from ledger import latex_of
+from printed import NOT_PARSED, PRINTED, READ_AS
 
 import ntkutils as nu
 from ntkutils import activations
 from ntkutils.activations import from_function, relu
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "chapters" / "_extensions"))
-from ledger import latex_of  # noqa: E402
-from printed import NOT_PARSED, PRINTED, READ_AS  # noqa: E402
-
-sys.path.pop(0)
 
 PAGES = {
     label: latex
@@ -66,10 +62,9 @@ def relu_second_moment(theta):
 FUNCTIONS = dict(
     math=math,
     activations=activations,
-    relu_ntk=lambda xi: torch.stack(
-        [nu.ntk(one(1.0) @ torch.tensor([[1.0, 0.0]]).double(), torch.stack([c, (1 - c**2).sqrt()])[None], depth=1)
-         for c in xi]
-    ).flatten(),
+    relu_ntk=lambda xi: nu.ntk(
+        torch.eye(2, dtype=torch.float64)[:1], torch.stack([xi, (1 - xi**2).sqrt()], dim=1), depth=1
+    )[0],
     cho_saul=lambda n, theta: 2 * math.pi * dual_of(positive_power(n), theta.cos()),
     relu_second_moment=relu_second_moment,
     flow=lambda t, **options: trained(nu.gradient_flow, t, SYMBOLS["y"], SYMBOLS["b"], **options).test,
