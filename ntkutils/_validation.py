@@ -74,6 +74,14 @@ def require_shape(a: Tensor, shape: tuple[int, ...], name: str, why: str) -> Non
         raise ValueError(f"{name}: expected shape {tuple(shape)} ({why}), got {tuple(a.shape)}")
 
 
+def require_one_network(model: object) -> None:
+    """Raise ValueError for an MLP that is several networks at once."""
+    if getattr(model, "copies", None) is not None:
+        raise ValueError(
+            f"model: expected one network, got {model.copies} copies; model.member(s) is one of them"
+        )
+
+
 def require_count(value: object, name: str, least: int) -> int:
     """Return ``value`` if it is a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -24,7 +24,11 @@ def empirical_ntk_by_backward(model: nn.Module, x1: Tensor, x2: Tensor | None = 
 
     Returns:
         The kernel, shape (n1, n2).
+
+    Raises:
+        ValueError: for an MLP with copies.
     """
+    check_that.require_one_network(model)
     x2 = x1 if x2 is None else x2
     weights = [p for p in model.parameters() if p.requires_grad]
     entries = torch.empty(len(x1), len(x2), dtype=weights[0].dtype, device=weights[0].device)
@@ -55,7 +59,8 @@ def empirical_ntk(
 
     Returns:
         Shape (n1, n2) if the output for one example is a scalar or has one entry; else
-        (n1, n2, o, o), where [i, j, a, b] belongs to outputs a at x1[i] and b at x2[j].
+        (n1, n2, o, o), where [i, j, a, b] belongs to outputs a at x1[i] and b at x2[j]. After a
+        leading axis of copies for an MLP that has them.
 
     Raises:
         TypeError, ValueError: for input that does not fit the model or is not finite, and for a
@@ -87,7 +92,7 @@ def empirical_ntk_by_layer(model: MLP, x1: Tensor, x2: Tensor | None = None) -> 
 
     Returns:
         Shape (L+1, n1, n2), or (L+1, n1, n2, o, o): entry j-1 is the share of w^(j) and b^(j);
-        their sum over the first axis is the kernel.
+        their sum over the first axis is the kernel. An axis of copies comes second: (L+1, S, ...).
 
     Raises:
         TypeError, ValueError: for a model that is no MLP, and for input that does not fit it.
@@ -102,9 +107,9 @@ def empirical_ntk_by_layer(model: MLP, x1: Tensor, x2: Tensor | None = None) -> 
 
 def _require_fit(model: MLP, x: Tensor) -> None:
     check_that.require_alike(model.w[0], x, "the model's weights", "x1")
-    if x.shape[1] != model.w[0].shape[1]:
+    if x.shape[1] != model.w[0].shape[-1]:
         raise ValueError(
-            f"x1: expected {model.w[0].shape[1]} features, as the model has, got {x.shape[1]}"
+            f"x1: expected {model.w[0].shape[-1]} features, as the model has, got {x.shape[1]}"
         )
 
 
@@ -113,7 +118,7 @@ def _scalar_if_one(kernel: Tensor) -> Tensor:
 
 
 def _layer_terms(model: MLP, x1: Tensor, x2: Tensor) -> Iterator[Tensor]:
-    r"""Yield each layer's share (n1, n2, o, o), from the last layer to the first.
+    r"""Yield each layer's share ([S,] n1, n2, o, o), from the last layer to the first.
 
     With :math:`\delta^{(j)} = \partial f/\partial(\text{pre-activation } j)`, the gradients in
     :math:`w^{(j)}` are :math:`\sigma_w\,\delta^{(j)} (h^{(j-1)})^T`, so their inner product is
@@ -121,22 +126,26 @@ def _layer_terms(model: MLP, x1: Tensor, x2: Tensor) -> Iterator[Tensor]:
     """
     var_w, var_b = model.weight_std**2, model.bias_std**2
     (h1, slopes1), (h2, slopes2) = (_forward(model, x) for x in (x1, x2))
-    eye = torch.eye(model.w[-1].shape[0], dtype=x1.dtype, device=x1.device)
-    delta1, delta2 = (eye.expand(len(x), *eye.shape) for x in (x1, x2))  # (n, o, k_j)
+    *copies, o, _ = model.w[-1].shape
+    eye = torch.eye(o, dtype=x1.dtype, device=x1.device)
+    delta1, delta2 = (eye.expand(*copies, len(x), o, o) for x in (x1, x2))  # ([S,] n, o, k_j)
     for j in range(model.depth + 1, 0, -1):
-        products = torch.einsum("iak,jbk->ijab", delta1, delta2)
-        yield products * (var_w * h1[j - 1] @ h2[j - 1].T + var_b)[..., None, None]
+        products = torch.einsum("...iak,...jbk->...ijab", delta1, delta2)
+        yield products * (var_w * h1[j - 1] @ h2[j - 1].mT + var_b)[..., None, None]
         if j > 1:
             back = model.weight_std * model.w[j - 1]
-            delta1 = (delta1 @ back) * slopes1[j - 2][:, None]
-            delta2 = (delta2 @ back) * slopes2[j - 2][:, None]
+            # not @, which would pair copies with points
+            delta1, delta2 = (
+                torch.einsum("...iak,...kl->...ial", delta, back) * slopes[j - 2][..., None, :]
+                for delta, slopes in ((delta1, slopes1), (delta2, slopes2))
+            )
 
 
 def _forward(model: MLP, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Return h^(0..L) and the slopes dh^(j)/d(pre-activation) for j = 1..L."""
     h, slopes = [x], []
     for j in range(1, model.depth + 1):
-        pre, root = model.affine(j, h[-1]), model.w[j - 1].shape[0] ** 0.5
+        pre, root = model.affine(j, h[-1]), model.w[j - 1].shape[-2] ** 0.5
         h.append(model.activation(pre) / root)
         slopes.append(model.activation.derivative(pre) / root)
     return h, slopes

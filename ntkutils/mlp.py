@@ -1,5 +1,6 @@
 """Fully connected networks of finite width in the NTK parameterization."""
 
+import copy
 import itertools
 from collections.abc import Sequence
 
@@ -18,6 +19,10 @@ class MLP(nn.Module):
     matrix product becomes :math:`\sigma_w w^{(j)} h^{(j-1)} + \sigma_b b^{(j)}`, biases N(0, 1) too;
     with ``bias_std=0`` there are no bias parameters.
 
+    With ``copies`` one object is that many independent networks: every parameter has a leading axis
+    of copies, and so have the outputs and the kernels. One tensor program for all of them takes much
+    less time than one after the other, as long as the networks are small.
+
     Args:
         in_features: the number d of features of a data point.
         width: the number of units k of every hidden layer, or one number a layer.
@@ -29,6 +34,7 @@ class MLP(nn.Module):
         generator: the source of the random weights, for an explicit seed; torch's own if not given.
         dtype: of the parameters; torch's default if not given.
         device: of the parameters; ``generator``'s if not given, else torch's default.
+        copies: the number S of independent networks; one, without the leading axis, if not given.
 
     Raises:
         TypeError, ValueError: for arguments that are not as above.
@@ -50,6 +56,7 @@ class MLP(nn.Module):
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        copies: int | None = None,
     ) -> None:
         super().__init__()
         depth = check_that.require_count(depth, "depth", least=0)
@@ -67,13 +74,16 @@ class MLP(nn.Module):
         self.activation = get(activation)
         self.weight_std = check_that.require_scale(weight_std, "weight_std")
         self.bias_std = check_that.require_scale(bias_std, "bias_std")
+        self.copies = None if copies is None else check_that.require_count(copies, "copies", least=1)
+        leading = () if copies is None else (copies,)
         if device is None and generator is not None:
             device = generator.device
 
         def normal(*shape: int) -> nn.Parameter:
+            shape = leading + shape
             return nn.Parameter(torch.randn(*shape, generator=generator, dtype=dtype, device=device))
 
-        # w[j-1] is the page's w^(j), of shape (k_j, k_{j-1})
+        # w[j-1] is the page's w^(j), of shape (k_j, k_{j-1}), or (S, k_j, k_{j-1})
         self.w = nn.ParameterList(normal(k, k_in) for k_in, k in itertools.pairwise(sizes))
         self.b = nn.ParameterList(normal(k) for k in sizes[1:]) if self.bias_std > 0 else None
 
@@ -84,20 +94,43 @@ class MLP(nn.Module):
 
     def affine(self, j: int, h: Tensor) -> Tensor:
         """Return sigma_w w^(j) h + sigma_b b^(j) for rows h, j from 1 to L+1."""
-        pre = self.weight_std * (h @ self.w[j - 1].T)
-        return pre if self.b is None else pre + self.bias_std * self.b[j - 1]
+        pre = self.weight_std * (h @ self.w[j - 1].mT)
+        if self.b is None:
+            return pre
+        b = self.b[j - 1]
+        return pre + self.bias_std * (b if self.copies is None else b[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return f(x), shape (n, out_features), for data points x of shape (n, in_features)."""
+        """Return f(x), shape (n, out_features), for data points x of shape (n, in_features).
+
+        With S copies the shape is (S, n, out_features).
+        """
         h = x
         for j in range(1, self.depth + 1):
-            h = self.activation(self.affine(j, h)) / self.w[j - 1].shape[0] ** 0.5
+            h = self.activation(self.affine(j, h)) / self.w[j - 1].shape[-2] ** 0.5
         return self.affine(self.depth + 1, h)
+
+    def member(self, s: int) -> "MLP":
+        """Return network s of the copies, from 0 on, as a network by itself with its own parameters.
+
+        Raises:
+            TypeError, ValueError: for a network without copies, and if there is no such copy.
+        """
+        if self.copies is None:
+            raise ValueError("member: expected a network with copies, got one without")
+        if check_that.require_count(s, "s", least=0) >= self.copies:
+            raise ValueError(f"s: expected at most {self.copies - 1}, got {s}")
+        one = copy.deepcopy(self)
+        one.copies = None
+        for parameter in one.parameters():
+            parameter.data = parameter.data[s].clone()
+        return one
 
     def extra_repr(self) -> str:
         """Say what ``print(model)`` shows of the network."""
-        sizes = [self.w[0].shape[1], *(w.shape[0] for w in self.w)]
+        sizes = [self.w[0].shape[-1], *(w.shape[-2] for w in self.w)]
+        copies = "" if self.copies is None else f", copies={self.copies}"
         return (
             f"{' -> '.join(map(str, sizes))}, activation={self.activation.name}, "
-            f"weight_std={self.weight_std:g}, bias_std={self.bias_std:g}"
+            f"weight_std={self.weight_std:g}, bias_std={self.bias_std:g}{copies}"
         )

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import _validation as check_that
 from .activations import Activation, get
 from .mlp import MLP
 
@@ -145,7 +146,12 @@ def _counterpart(name: str) -> tuple[Callable, Callable, Callable]:
 
 
 def same_network(model: MLP) -> tuple[Callable, list]:
-    """Return neural-tangents' ``apply_fn, params`` of the network that ``model`` is, same weights."""
+    """Return neural-tangents' ``apply_fn, params`` of the network that ``model`` is, same weights.
+
+    Raises:
+        ValueError: for an MLP with copies.
+    """
+    check_that.require_one_network(model)
     import jax.numpy as jnp
 
     sizes = [model.w[0].shape[1], *(w.shape[0] for w in model.w)]

@@ -42,6 +42,20 @@ def test_several_outputs(normal):
     compare(LAYERS, fast, theirs, "neural-tangents", "nt.empirical_ntk_fn", bound=1e-14)
 
 
+@pytest.mark.parametrize("depth, out", [(0, 1), (0, 2), (1, 1), (3, 1), (2, 3)])
+def test_copies_are_the_networks_one_by_one(depth, out, normal):
+    x1, x2 = normal(0, 6, 5), normal(1, 4, 5)
+    model = mlp(width=8, depth=depth, out=out, activation="erf", weight_std=1.3, bias_std=0.6, copies=3)
+    whole, shares = nu.empirical_ntk(model, x1, x2), nu.empirical_ntk_by_layer(model, x1, x2)
+    assert whole.shape == (3, 6, 4) + (out > 1) * (out, out)
+    assert shares.shape == (depth + 1, *whole.shape)
+    for s in range(3):
+        one = model.member(s)
+        compare(LAYERS, whole[s], nu.empirical_ntk(one, x1, x2), "torch", "one by one", bound=1e-14)
+        alone = nu.empirical_ntk_by_layer(one, x1, x2)
+        compare(LAYERS, shares[:, s], alone, "torch", "one by one", bound=1e-14)
+
+
 def test_layers_add_up_and_are_in_order(normal):
     x, model = normal(0, 6, 5), mlp(width=8, depth=3)
     shares = nu.empirical_ntk_by_layer(model, x)
