@@ -12,6 +12,7 @@ from .empirical import empirical_ntk, empirical_ntk_by_backward, empirical_ntk_b
 from .linearization import linearize, parameters_of
 from .mlp import MLP
 from .recursion import nngp, ntk
+from .sampling import sample_ntk_by_layer
 
 __all__ = [
     "MLP",
@@ -28,6 +29,7 @@ __all__ = [
     "nngp",
     "ntk",
     "parameters_of",
+    "sample_ntk_by_layer",
 ]
 
 __version__ = "0.1.0"
