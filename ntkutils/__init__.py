@@ -12,11 +12,14 @@ from .empirical import empirical_ntk, empirical_ntk_by_backward, empirical_ntk_b
 from .linearization import linearize, parameters_of
 from .mlp import MLP
 from .recursion import nngp, ntk
+from .training import DivergedError, Trace, train
 
 __all__ = [
     "MLP",
     "Activation",
+    "DivergedError",
     "SingularKernelError",
+    "Trace",
     "activations",
     "check",
     "empirical_ntk",
@@ -28,6 +31,7 @@ __all__ = [
     "nngp",
     "ntk",
     "parameters_of",
+    "train",
 ]
 
 __version__ = "0.1.0"
