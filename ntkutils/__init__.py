@@ -9,6 +9,7 @@ from .activations import Activation
 from .checks import check
 from .dynamics import gradient_descent, gradient_flow
 from .empirical import empirical_ntk, empirical_ntk_by_backward, empirical_ntk_by_layer
+from .hessian import ConvergenceError, hessian_norm, one_layer_hessian_eigenvalues
 from .linearization import linearize, parameters_of
 from .mlp import MLP
 from .recursion import nngp, ntk
@@ -17,6 +18,7 @@ from .training import DivergedError, Trace, train
 __all__ = [
     "MLP",
     "Activation",
+    "ConvergenceError",
     "DivergedError",
     "SingularKernelError",
     "Trace",
@@ -27,9 +29,11 @@ __all__ = [
     "empirical_ntk_by_layer",
     "gradient_descent",
     "gradient_flow",
+    "hessian_norm",
     "linearize",
     "nngp",
     "ntk",
+    "one_layer_hessian_eigenvalues",
     "parameters_of",
     "train",
 ]

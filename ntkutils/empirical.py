@@ -1,6 +1,6 @@
 r"""The neural tangent kernel of a network of finite width: inner products of its gradients."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +133,14 @@ def _layer_terms(model: MLP, x1: Tensor, x2: Tensor) -> Iterator[Tensor]:
             )
 
 
-def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | None) -> Tensor:
+def function_of_weights(model: nn.Module) -> tuple[Callable, dict[str, Tensor]]:
+    """Return the outputs for one example, flat, as a function f(weights, x), and the weights by name.
+
+    The weights are the parameters that require a gradient; f can be given to :mod:`torch.func`.
+
+    Raises:
+        ValueError: without such parameters, and for a module whose outputs mix examples or are random.
+    """
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
             if module.training:
@@ -150,6 +157,11 @@ def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | No
     def outputs(weights: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(model, weights | fixed, (x[None],)).flatten()
 
+    return outputs, weights
+
+
+def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | None) -> Tensor:
+    outputs, weights = function_of_weights(model)
     jacobian = vmap(jacrev(outputs), in_dims=(None, 0))
     with torch.no_grad():
         o = outputs(weights, x1[0]).numel() if len(x1) else 1
