@@ -41,7 +41,7 @@ def one_layer_hessian_eigenvalues(model: MLP, x: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: for another model, and for input that does not fit it.
 
-    Source: of the block structure, Liu, Zhu & Belkin 2020 (arXiv:2010.01092), section 3.
+    Source: of the block structure, Liu, Zhu & Belkin 2020 (arXiv:2010.01092).
     """
     if not isinstance(model, MLP):
         raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
