@@ -13,7 +13,7 @@ from .hessian import ConvergenceError, hessian_norm, one_layer_hessian_eigenvalu
 from .linearization import linearize, parameters_of
 from .mlp import MLP
 from .recursion import nngp, ntk
-from .training import DivergedError, Trace, train
+from .training import DivergedError, Trace, train, train_linearized
 
 __all__ = [
     "MLP",
@@ -36,6 +36,7 @@ __all__ = [
     "one_layer_hessian_eigenvalues",
     "parameters_of",
     "train",
+    "train_linearized",
 ]
 
 __version__ = "0.1.0"

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from . import _validation as check_that
+from .dynamics import Prediction, gradient_descent
+from .empirical import empirical_ntk
 from .mlp import MLP
 
 
@@ -122,6 +124,62 @@ def train(
             if step < steps:
                 _descend(trained, h, slopes, rate * (outputs - y))
     return trace(rows)
+
+
+def train_linearized(
+    model: MLP,
+    x: Tensor,
+    targets: Tensor,
+    *,
+    learning_rate: float | Tensor,
+    steps: float | Tensor,
+    x_test: Tensor | None = None,
+) -> Prediction:
+    """Return what :func:`train` would give for the network linearized at its weights, in closed form.
+
+    Each copy has its own kernel, :func:`ntkutils.empirical_ntk`, and with it its own
+    :func:`ntkutils.gradient_descent`.
+
+    Args:
+        model, x, targets, learning_rate, x_test: as in :func:`train`.
+        steps: one number of steps, or a vector of T, such as a :class:`Trace` has.
+
+    Returns:
+        The outputs ``train`` and ``test``, shaped as those of a :class:`Trace` (without the axis T
+        for one number of steps), and the kernels' ``eigenvalues``, shape ([S,] n·o) or ([S,] n).
+
+    Raises:
+        SingularKernelError, TypeError, ValueError: as :func:`ntkutils.gradient_descent`, and for
+            arguments that do not fit the model.
+    """
+    if not isinstance(model, MLP):
+        raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
+    x = check_that.require_inputs(model, x, "x")
+    test_points = x[:0] if x_test is None else check_that.require_inputs(model, x_test, "x_test")
+    y, rate = _targets(model, x, targets), _rate(model, learning_rate)
+    with torch.no_grad():
+        outputs = [model(points) for points in (x, test_points)]
+    kernels = [empirical_ntk(model, points, x) for points in (x, test_points)]
+    if model.copies is None:
+        outputs, kernels = ([a[None] for a in pair] for pair in (outputs, kernels))
+    f0, f0_test = (a if a.shape[-1] > 1 else a[..., 0] for a in outputs)
+    targets = y.expand_as(outputs[0]).reshape(f0.shape)
+    rates = rate.flatten().expand(len(f0)).tolist()
+    copies = [
+        gradient_descent(
+            kernels[0][s], targets[s], steps, learning_rate=rates[s], initial=f0[s],
+            test_kernel=kernels[1][s], test_initial=f0_test[s],
+        )
+        for s in range(len(f0))
+    ]  # fmt: skip
+    if model.copies is None:
+        train, test, eigenvalues = copies[0].train, copies[0].test, copies[0].eigenvalues
+    else:
+        axis = torch.as_tensor(steps).ndim
+        train = torch.stack([one.train for one in copies], axis)
+        test = torch.stack([one.test for one in copies], axis)
+        eigenvalues = torch.stack([one.eigenvalues for one in copies])
+    return Prediction(train, None if x_test is None else test, eigenvalues)
 
 
 def _descend(model: MLP, h: list[Tensor], slopes: list[Tensor], delta: Tensor) -> None:

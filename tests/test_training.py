@@ -86,6 +86,33 @@ def test_a_linear_model_follows_the_closed_form(normal):
     compare(STEP, linear.test, trace.test, "torch", "200 steps", bound=1e-12)
 
 
+@pytest.mark.parametrize("out", [1, 2])
+def test_the_linearization_is_trained_as_it_is_told(out, normal):
+    model, x, x_test = mlp(2, out, copies=3), normal(0, 4, 5), normal(1, 3, 5)
+    rates, y = torch.tensor([0.01, 0.02, 0.005], dtype=torch.float64), normal(2, 3, 4, out).squeeze(-1)
+    options = dict(learning_rate=rates, x_test=x_test)
+    numbers = torch.tensor([0, 3, 30])
+    many = nu.train_linearized(model, x, y, steps=numbers, **options)
+    once = nu.train_linearized(model, x, y, steps=30, **options)
+    trace = nu.train(model, x, y, steps=1, **options)
+    assert (many.train.shape, many.test.shape) == (trace.train[[0] * 3].shape, trace.test[[0] * 3].shape)
+    assert torch.allclose(many.train[0], trace.train[0]) and torch.allclose(many.test[0], trace.test[0])
+    assert torch.equal(many.train[2], once.train) and torch.equal(many.test[2], once.test)
+    for s in range(3):
+        one, eta = model.member(s), rates[s].item()
+        alone = nu.train_linearized(one, x, y[s], learning_rate=eta, steps=numbers, x_test=x_test)
+        f_lin, w = nu.linearize(one), nu.parameters_of(one)
+        for _ in range(30):
+            loss = lambda w: ((f_lin(w, x).squeeze(-1) - y[s]) ** 2).sum() / 2  # noqa: B023, E731
+            w = {name: w[name] - eta * g for name, g in torch.func.grad(loss)(w).items()}
+        for ours, single, points in ((many.train, alone.train, x), (many.test, alone.test, x_test)):
+            compare(STEP, ours[:, s], single, "torch", "one by one", bound=1e-12)
+            steps = f_lin(w, points).squeeze(-1)
+            compare(STEP, ours[2, s], steps, "torch", "30 steps on the weights", bound=1e-12)
+        assert torch.allclose(many.eigenvalues[s], alone.eigenvalues)
+    assert nu.train_linearized(one, x, y[0], learning_rate=eta, steps=3).test is None
+
+
 def test_types_and_nothing_to_do(normal):
     model, x = mlp().float(), normal(0, 8, 5).float()
     trace = nu.train(model, x, x[:, 0], learning_rate=0.01, steps=0)
@@ -133,4 +160,7 @@ def test_bad_input_is_named(change, words, normal):
         model=mlp(copies=3), x=normal(0, 8, 5), targets=normal(1, 8), learning_rate=0.01, steps=2
     ) | change
     with pytest.raises((ValueError, TypeError), match=words):
-        nu.train(arguments.pop("model"), arguments.pop("x"), arguments.pop("targets"), **arguments)
+        nu.train(**arguments)
+    if "record" not in arguments and "whole number" not in words:
+        with pytest.raises((ValueError, TypeError), match=words.replace("at least 0", ".*>= 0")):
+            nu.train_linearized(**arguments)
