@@ -9,15 +9,20 @@ from .activations import Activation
 from .checks import check
 from .dynamics import gradient_descent, gradient_flow
 from .empirical import empirical_ntk, empirical_ntk_by_backward, empirical_ntk_by_layer
+from .hessian import ConvergenceError, hessian_norm, one_layer_hessian_eigenvalues
 from .linearization import linearize, parameters_of
 from .mlp import MLP
 from .recursion import nngp, ntk
 from .sampling import sample_ntk_by_layer
+from .training import DivergedError, Trace, train, train_linearized
 
 __all__ = [
     "MLP",
     "Activation",
+    "ConvergenceError",
+    "DivergedError",
     "SingularKernelError",
+    "Trace",
     "activations",
     "check",
     "empirical_ntk",
@@ -25,11 +30,15 @@ __all__ = [
     "empirical_ntk_by_layer",
     "gradient_descent",
     "gradient_flow",
+    "hessian_norm",
     "linearize",
     "nngp",
     "ntk",
+    "one_layer_hessian_eigenvalues",
     "parameters_of",
     "sample_ntk_by_layer",
+    "train",
+    "train_linearized",
 ]
 
 __version__ = "0.1.0"

@@ -1,10 +1,16 @@
 """What every public function asks of its input, with errors that say what was expected and what came."""
 
+from __future__ import annotations
+
 import math
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .mlp import MLP
 
 FLOATS = (torch.float32, torch.float64)
 
@@ -72,6 +78,18 @@ def require_shape(a: Tensor, shape: tuple[int, ...], name: str, why: str) -> Non
     """Raise ValueError when ``a`` does not have the shape that ``why`` explains."""
     if tuple(a.shape) != tuple(shape):
         raise ValueError(f"{name}: expected shape {tuple(shape)} ({why}), got {tuple(a.shape)}")
+
+
+def require_inputs(model: MLP, x: object, name: str) -> Tensor:
+    """Return ``x`` if it is a matrix of data points for an MLP, shape (n, in_features)."""
+    x = require_points(x, name)
+    weights = model.w[0]
+    require_alike(weights, x, "the model's weights", name)
+    if x.shape[1] != weights.shape[-1]:
+        raise ValueError(
+            f"{name}: expected {weights.shape[-1]} features, as the model has, got {x.shape[1]}"
+        )
+    return x
 
 
 def require_one_network(model: object) -> None:

@@ -1,6 +1,6 @@
 r"""The neural tangent kernel of a network of finite width: inner products of its gradients."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ def empirical_ntk(
     """
     if isinstance(model, MLP):
         x1, x2 = check_that.require_pair(x1, x2)
-        _require_fit(model, x1)
+        check_that.require_inputs(model, x1, "x1")
         with torch.no_grad():
             return _scalar_if_one(sum(_layer_terms(model, x1, x2)))
     x1 = check_that.require_tensor(x1, "x1")
@@ -100,17 +100,9 @@ def empirical_ntk_by_layer(model: MLP, x1: Tensor, x2: Tensor | None = None) -> 
     if not isinstance(model, MLP):
         raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
     x1, x2 = check_that.require_pair(x1, x2)
-    _require_fit(model, x1)
+    check_that.require_inputs(model, x1, "x1")
     with torch.no_grad():
         return torch.stack([_scalar_if_one(term) for term in _layer_terms(model, x1, x2)][::-1])
-
-
-def _require_fit(model: MLP, x: Tensor) -> None:
-    check_that.require_alike(model.w[0], x, "the model's weights", "x1")
-    if x.shape[1] != model.w[0].shape[-1]:
-        raise ValueError(
-            f"x1: expected {model.w[0].shape[-1]} features, as the model has, got {x.shape[1]}"
-        )
 
 
 def _scalar_if_one(kernel: Tensor) -> Tensor:
@@ -125,7 +117,7 @@ def _layer_terms(model: MLP, x1: Tensor, x2: Tensor) -> Iterator[Tensor]:
     :math:`(\delta\cdot\tilde\delta)\,\sigma_w^2\,(h\cdot\tilde h)`: two small matrix products.
     """
     var_w, var_b = model.weight_std**2, model.bias_std**2
-    (h1, slopes1), (h2, slopes2) = (_forward(model, x) for x in (x1, x2))
+    (h1, slopes1), (h2, slopes2) = (model.layers(x) for x in (x1, x2))
     *copies, o, _ = model.w[-1].shape
     eye = torch.eye(o, dtype=x1.dtype, device=x1.device)
     delta1, delta2 = (eye.expand(*copies, len(x), o, o) for x in (x1, x2))  # ([S,] n, o, k_j)
@@ -141,17 +133,14 @@ def _layer_terms(model: MLP, x1: Tensor, x2: Tensor) -> Iterator[Tensor]:
             )
 
 
-def _forward(model: MLP, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Return h^(0..L) and the slopes dh^(j)/d(pre-activation) for j = 1..L."""
-    h, slopes = [x], []
-    for j in range(1, model.depth + 1):
-        pre, root = model.affine(j, h[-1]), model.w[j - 1].shape[-2] ** 0.5
-        h.append(model.activation(pre) / root)
-        slopes.append(model.activation.derivative(pre) / root)
-    return h, slopes
+def function_of_weights(model: nn.Module) -> tuple[Callable, dict[str, Tensor]]:
+    """Return the outputs for one example, flat, as a function f(weights, x), and the weights by name.
 
+    The weights are the parameters that require a gradient; f can be given to :mod:`torch.func`.
 
-def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | None) -> Tensor:
+    Raises:
+        ValueError: without such parameters, and for a module whose outputs mix examples or are random.
+    """
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
             if module.training:
@@ -168,6 +157,11 @@ def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | No
     def outputs(weights: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(model, weights | fixed, (x[None],)).flatten()
 
+    return outputs, weights
+
+
+def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | None) -> Tensor:
+    outputs, weights = function_of_weights(model)
     jacobian = vmap(jacrev(outputs), in_dims=(None, 0))
     with torch.no_grad():
         o = outputs(weights, x1[0]).numel() if len(x1) else 1

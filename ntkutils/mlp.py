@@ -110,6 +110,15 @@ class MLP(nn.Module):
             h = self.activation(self.affine(j, h)) / self.w[j - 1].shape[-2] ** 0.5
         return self.affine(self.depth + 1, h)
 
+    def layers(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return h^(0..L) and the slopes dh^(j)/d(pre-activation j), j = 1..L, each ([S,] n, k_j)."""
+        h, slopes = [x], []
+        for j in range(1, self.depth + 1):
+            pre, root = self.affine(j, h[-1]), self.w[j - 1].shape[-2] ** 0.5
+            h.append(self.activation(pre) / root)
+            slopes.append(self.activation.derivative(pre) / root)
+        return h, slopes
+
     def member(self, s: int) -> "MLP":
         """Return network s of the copies, from 0 on, as a network by itself with its own parameters.
 
