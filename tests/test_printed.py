@@ -30,7 +30,7 @@ XI = torch.linspace(-0.95, 0.95, 12, dtype=torch.float64)
 # A value for each symbol that a page uses. mu (the kernel), kappa, a, b, y: one training point.
 SYMBOLS = dict(
     xi=XI, theta=XI.acos(), alpha=0.3, g=0.7, mu=1.7, kappa=0.6, a=0.4, b=-0.3, y=1.1, s=3, t=0.8,
-    eta=0.25, lamda=0.5,
+    eta=0.25, lamda=0.5, q=torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64),
 )  # fmt: skip
 
 

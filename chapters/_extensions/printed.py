@@ -32,6 +32,9 @@ PRINTED = {
     "step-second-moment-relu": ["relu_second_moment(theta)"],
     "step-gap": ["1 - activations.relu.dual(theta.cos())"],
     "step-next-angle": ["activations.relu.dual(theta.cos()).acos()"],
+    # the recursion
+    "eq-critical-weights": ["1 / activations.erf.dual_derivative(q, q, q)"],
+    "eq-critical-biases": ["q - activations.erf.dual(q, q, q) / activations.erf.dual_derivative(q, q, q)"],
     # linearization, for one training point
     "eq-descent": ["descent(s)"],
     "eq-flow": ["flow(t)"],
@@ -86,4 +89,18 @@ NOT_PARSED = {
     "eq-cusp": "holds up to a term of higher order",
     "eq-second-moment": "expectations for any activation",
     "eq-variance": "a variance; its right side is parsed in its parts",
+    "eq-sigma": "a map of any activation",
+    "eq-recursion": "a map of any activation; the loop of recursion.recursion, shown on the page",
+    "eq-unrolled": "a sum of products of any length",
+    "eq-general-nngp": "an expectation for any activation",
+    "eq-general": "an expectation for any activation",
+    "eq-standard": "a sum over layers of a finite network",
+    "eq-layer-rates": "learning rates, compared by training",
+    "eq-diagonal": "a sum of any length",
+    "eq-quarter": "an expansion with a number that is known by computation only",
+    "eq-chaos": "an expansion with numbers that are known by computation only",
+    "eq-order": "a limit",
+    "eq-condition": "of eigenvalues of a matrix",
+    "eq-depth-width": "a sum of any length",
+    "eq-small-ratio": "holds to first order",
 }
