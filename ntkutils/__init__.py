@@ -9,9 +9,11 @@ from .activations import Activation
 from .checks import check
 from .dynamics import gradient_descent, gradient_flow
 from .empirical import empirical_ntk, empirical_ntk_by_backward, empirical_ntk_by_layer
+from .ensembles import Gaussian, posterior, trained_ensemble
 from .hessian import ConvergenceError, hessian_norm, one_layer_hessian_eigenvalues
 from .linearization import linearize, parameters_of
 from .mlp import MLP
+from .rates import Exponent, exponent
 from .recursion import nngp, ntk
 from .sampling import sample_ntk_by_layer
 from .training import DivergedError, Trace, train, train_linearized
@@ -21,6 +23,8 @@ __all__ = [
     "Activation",
     "ConvergenceError",
     "DivergedError",
+    "Exponent",
+    "Gaussian",
     "SingularKernelError",
     "Trace",
     "activations",
@@ -28,6 +32,7 @@ __all__ = [
     "empirical_ntk",
     "empirical_ntk_by_backward",
     "empirical_ntk_by_layer",
+    "exponent",
     "gradient_descent",
     "gradient_flow",
     "hessian_norm",
@@ -36,9 +41,11 @@ __all__ = [
     "ntk",
     "one_layer_hessian_eigenvalues",
     "parameters_of",
+    "posterior",
     "sample_ntk_by_layer",
     "train",
     "train_linearized",
+    "trained_ensemble",
 ]
 
 __version__ = "0.1.0"

@@ -1,5 +1,6 @@
 """Checks of the book's formulas against independent oracles, one line each."""
 
+import math
 import sys
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -23,13 +24,14 @@ class Check:
         label: of the equation in the book, such as "eq-ntk".
         oracle: who says so, one of ``ORACLES``.
         against: what of the oracle, in words.
-        kind: "exact" or "statistical".
+        kind: "exact", "statistical" or "inequality".
         bound: what the error was allowed to be, in ``unit``.
         unit: of bound and measured.
         values: how many numbers were compared.
         resolution: for a statistical check, its largest standard error over the largest expected
             value, rounded up to one digit: a smaller error in the formula could go unseen.
-        measured: the worst error. Differs between machines in its last digits, so it is not in the line.
+        measured: the worst error; of an inequality, the largest part that the smaller side was of the
+            larger. Differs between machines in its last digits, so it is not in the line.
     """
 
     label: str
@@ -48,6 +50,8 @@ class Check:
         agree = "1 number agrees" if self.values == 1 else f"{self.values:,} numbers agree"
         if self.kind == "exact":
             verdict = f"{agree} to {self.bound:g} {self.unit}"
+        elif self.kind == "inequality":
+            verdict = agree.replace(" agree", " keep") + " the bound"
         else:
             verdict = (
                 f"{agree} within {self.bound:g} {self.unit}, "
@@ -73,6 +77,7 @@ def check(
     bound: float | None = None,
     z: float | None = None,
     resolution: float | None = None,
+    inequality: str | None = None,
 ) -> None:
     """Compare a formula with an independent oracle; show one line, or raise.
 
@@ -82,6 +87,8 @@ def check(
     their mean equals ``formula`` up to ``z`` standard errors of that mean, entry by entry. Then
     ``resolution`` is required: the standard error may be at most this part of the largest value of
     ``formula`` in size, so that the check could have seen an error of that size.
+    With ``inequality``, a bound: no entry of ``expected`` is on the wrong side of that of ``formula``,
+    not even by rounding.
 
     Args:
         label: of the equation, as in the chapter's source.
@@ -94,13 +101,15 @@ def check(
         z: standard errors allowed. With m entries, a right formula fails by chance with probability
             below m·erfc(z/√2): 6e-5·m at z = 4.
         resolution: the largest standard error allowed, relative to the largest value.
+        inequality: ">=" where the formula is to be at least what the oracle gives, or "<=". The larger
+            side has to be positive.
 
     Raises:
         CheckFailed: when they differ by more, naming the worst entry, both values, their ratio and
             the bound.
         ValueError, TypeError: when there is nothing to compare, or shapes or arguments do not fit.
     """
-    display(compare(label, formula, expected, oracle, against, bound, z, resolution))
+    display(compare(label, formula, expected, oracle, against, bound, z, resolution, inequality))
 
 
 def compare(
@@ -112,12 +121,15 @@ def compare(
     bound: float | None = None,
     z: float | None = None,
     resolution: float | None = None,
+    inequality: str | None = None,
 ) -> Check:
     """Do what :func:`check` does, and return the :class:`Check` instead of showing it."""
     if oracle not in ORACLES:
         raise ValueError(f"oracle: expected one of {', '.join(ORACLES)}, got {oracle!r}")
-    if (bound is None) == (z is None) or (z is None) != (resolution is None):
-        raise ValueError("expected either bound=..., or z=... with resolution=...")
+    if [bound, z, inequality].count(None) != 2 or (z is None) != (resolution is None):
+        raise ValueError("expected either bound=..., or z=... with resolution=..., or inequality=...")
+    if inequality not in (None, ">=", "<="):
+        raise ValueError(f"inequality: expected '>=' or '<=', got {inequality!r}")
     formula, expected = (_float64(a, name) for a, name in ((formula, "formula"), (expected, "expected")))
     shape = formula.shape if z is None else (len(expected), *formula.shape)
     if tuple(expected.shape) != tuple(shape):
@@ -126,25 +138,33 @@ def compare(
         raise ValueError(
             f"nothing to compare: {formula.numel()} entries, {len(expected)} samples (at least 8)"
         )
-    if z is None:
-        error, unit = expected.abs().max().expand(shape), "of the largest"
-        given = expected
+    given, shown = expected, ""
+    if inequality is not None:
+        kind, limit, unit = "inequality", 1.0, "of the bound"
+        small, large = (expected, formula) if inequality == ">=" else (formula, expected)
+        if (large <= 0).any():
+            raise ValueError(f"{label}: expected a larger side above 0, got {large.min().item():.6g}")
+        errors = small / large
     else:
-        given = expected.mean(0)
-        largest = formula.abs().max()
-        # An entry that does not fluctuate is compared to rounding.
-        error = (expected.var(0) / len(expected) + (1e-14 * largest) ** 2).sqrt()
-        unit = "standard errors"
-        relative = (error.max() / largest).item()
-        if not relative <= resolution:
-            raise CheckFailed(
-                f"{label} against {oracle} ({against}): the samples resolve {relative:.2g} of the "
-                f"largest value, asked for {resolution:g}; take more"
-            )
-    limit = bound if z is None else z
-    miss = (formula - given).abs()
-    # 0 against 0 is agreement, also where the allowed error is 0
-    errors = torch.where(miss == 0, torch.zeros_like(miss), miss / error)
+        if z is None:
+            kind, limit, unit = "exact", bound, "of the largest"
+            error = expected.abs().max().expand(shape)
+        else:
+            kind, limit, unit = "statistical", z, "standard errors"
+            given = expected.mean(0)
+            largest = formula.abs().max()
+            # An entry that does not fluctuate is compared to rounding.
+            error = (expected.var(0) / len(expected) + (1e-14 * largest) ** 2).sqrt()
+            relative = (error.max() / largest).item()
+            shown = f"{_round_up(relative):g}"
+            if not relative <= resolution:
+                raise CheckFailed(
+                    f"{label} against {oracle} ({against}): the samples resolve {relative:.2g} of "
+                    f"the largest value, asked for {resolution:g}; take more"
+                )
+        miss = (formula - given).abs()
+        # 0 against 0 is agreement, also where the allowed error is 0
+        errors = torch.where(miss == 0, torch.zeros_like(miss), miss / error)
     worst = int(torch.nan_to_num(errors, nan=torch.inf).argmax())
     measured = errors.flatten()[worst].item()
     if not measured <= limit:
@@ -155,8 +175,6 @@ def compare(
             f"and the oracle {theirs:.17g}, ratio {ours / theirs if theirs else float('nan'):.6g}; "
             f"error {measured:.3g} {unit}, bound {limit:g}"
         )
-    shown = "" if z is None else f"{_round_up(relative):g}"
-    kind = "exact" if z is None else "statistical"
     return Check(label, oracle, against, kind, limit, unit, formula.numel(), shown, measured)
 
 
@@ -178,8 +196,8 @@ def _float64(a: object, name: str) -> Tensor:
 
 
 def _round_up(x: float) -> float:
-    """Return x rounded up to one significant digit (or 0)."""
-    if x == 0:
-        return 0.0
+    """Return x rounded up to one significant digit (or 0, or x itself if it is not finite)."""
+    if x == 0 or not math.isfinite(x):
+        return x
     unit = 10.0 ** torch.tensor(x).log10().floor().item()
     return float(f"{-(-x // unit) * unit:.1g}")

@@ -70,3 +70,24 @@ def test_importing_changes_nothing_and_needs_only_torch():
         "assert not {'jax', 'neural_tangents', 'matplotlib', 'IPython'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_inequality_holds_or_names_the_worst_entry():
+    bound, measured = [2.0, 3.0], [1.0, 2.9]
+    held = compare("eq-c", bound, measured, "torch", "2 networks", inequality=">=")
+    assert (held.kind, held.unit, held.bound) == ("inequality", "of the bound", 1)
+    assert held.measured == 2.9 / 3 and held.line.endswith("(2 networks): 2 numbers keep the bound")
+    assert compare("eq-c", [1.0], [1.0], "torch", "x", inequality=">=").line.endswith("1 number keeps the bound")
+    assert compare("eq-c", [-5.0], [1.0], "torch", "x", inequality="<=").measured == -5
+    with pytest.raises(CheckFailed, match=r"at index \(1,\) the formula gives 3 and the oracle 3.1.*bound 1"):
+        compare("eq-c", bound, [1.0, 3.1], "torch", "x", inequality=">=")
+    with pytest.raises(CheckFailed, match="error 1 of the bound"):
+        compare("eq-c", [1.0 + 2**-52], [1.0], "torch", "x", inequality="<=")  # not even by rounding
+    with pytest.raises(CheckFailed):
+        compare("eq-c", bound, [1.0, torch.nan], "torch", "x", inequality=">=")
+    with pytest.raises(ValueError, match="larger side above 0, got 0"):
+        compare("eq-c", [0.0], [0.0], "torch", "x", inequality=">=")
+    with pytest.raises(ValueError, match="'>=' or '<=', got '>'"):
+        compare("eq-c", [2.0], [1.0], "torch", "x", inequality=">")
+    with pytest.raises(ValueError, match="either bound"):
+        compare("eq-c", [2.0], [1.0], "torch", "x", inequality=">=", bound=1.0)
