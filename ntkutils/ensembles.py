@@ -1,6 +1,6 @@
 r"""The law of infinitely wide networks after training, and the posteriors it is mistaken for.
 
-An infinitely wide network predicts :math:`f_t(x) = f_0(x) + A_t(x)\,(y - f_0(X))`, linear in the
+An infinitely wide network predicts :math:`f_t(x) = f_0(x) + S_t(x)\,(y - f_0(X))`, linear in the
 initial function, which is a Gaussian process with the NNGP kernel. So the trained one is Gaussian.
 """
 
@@ -42,10 +42,10 @@ def trained_ensemble(
 ) -> Gaussian:
     r"""Return mean and covariance, over the random start, of infinitely wide trained networks.
 
-    With :math:`A_t(x) = K(x,X)\,K^{-1}(I - e^{-Kt})`, K the NTK and :math:`\Sigma` the NNGP kernel,
-    the mean is :math:`A_t(x)\,y` and the covariance
-    :math:`\Sigma(x,\tilde x) + A_t(x)\,\Sigma(X,X)\,A_t(\tilde x)^T - A_t(x)\,\Sigma(X,\tilde x)
-    - \Sigma(x,X)\,A_t(\tilde x)^T`. It is no posterior, see :func:`posterior`. In neural-tangents:
+    With :math:`S_t(x) = K(x,X)\,K^{-1}(I - e^{-Kt})`, K the NTK and :math:`\Sigma` the NNGP kernel,
+    the mean is :math:`S_t(x)\,y` and the covariance
+    :math:`\Sigma(x,\tilde x) + S_t(x)\,\Sigma(X,X)\,S_t(\tilde x)^T - S_t(x)\,\Sigma(X,\tilde x)
+    - \Sigma(x,X)\,S_t(\tilde x)^T`. It is no posterior, see :func:`posterior`. In neural-tangents:
     ``nt.predict.gradient_descent_mse_ensemble``, whose time is ours times the number n of targets.
 
     Args:
@@ -68,10 +68,10 @@ def trained_ensemble(
     train = gradient_flow if learning_rate is None else gradient_descent
     K, K_test = ntk(x, **network), ntk(x_test, x, **network)
     Sigma, Sigma_test = nngp(x, **network), nngp(x_test, x, **network)
-    A = train(K, _one_each(x), time, test_kernel=K_test, ridge=ridge, **rate).test
-    cross = A @ Sigma_test.T
-    covariance = nngp(x_test, **network) + A @ Sigma @ A.mT - cross - cross.mT
-    return Gaussian(A @ _targets(x, targets), covariance)
+    S = train(K, _one_each(x), time, test_kernel=K_test, ridge=ridge, **rate).test
+    cross = S @ Sigma_test.T
+    covariance = nngp(x_test, **network) + S @ Sigma @ S.mT - cross - cross.mT
+    return Gaussian(S @ _targets(x, targets), covariance)
 
 
 def posterior(
@@ -104,12 +104,12 @@ def posterior(
     Source: Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, eqs. 2.22-2.24.
     """
     K, K_test = kernel(x, **network), kernel(x_test, x, **network)
-    A = gradient_flow(K, _one_each(x), test_kernel=K_test, ridge=noise).test
-    return Gaussian(A @ _targets(x, targets), kernel(x_test, **network) - A @ K_test.T)
+    B = gradient_flow(K, _one_each(x), test_kernel=K_test, ridge=noise).test
+    return Gaussian(B @ _targets(x, targets), kernel(x_test, **network) - B @ K_test.T)
 
 
 def _one_each(x: Tensor) -> Tensor:
-    """Targets that are 1 at one point each: what is learned from them is the matrix A."""
+    """Targets that are 1 at one point each: what is learned from them is S or B."""
     return torch.eye(len(x), dtype=x.dtype, device=x.device)
 
 
