@@ -47,18 +47,20 @@ def require_points(x: object, name: str = "x") -> Tensor:
     return x
 
 
-def require_pair(x1: object, x2: object | None) -> tuple[Tensor, Tensor]:
+def require_pair(
+    x1: object, x2: object | None, names: tuple[str, str] = ("x1", "x2")
+) -> tuple[Tensor, Tensor]:
     """Return two matrices of data points that fit together; ``x2=None`` stands for ``x1``."""
-    x1 = require_points(x1, "x1")
+    x1 = require_points(x1, names[0])
     if x2 is None:
         return x1, x1
-    x2 = require_points(x2, "x2")
+    x2 = require_points(x2, names[1])
     if x1.shape[1] != x2.shape[1]:
         raise ValueError(
-            f"x1 and x2: expected the same number of features, "
+            f"{names[0]} and {names[1]}: expected the same number of features, "
             f"got shapes {tuple(x1.shape)} and {tuple(x2.shape)}"
         )
-    require_alike(x1, x2, "x1", "x2")
+    require_alike(x1, x2, *names)
     return x1, x2
 
 

@@ -21,7 +21,7 @@ import torch
 from numpy.polynomial import Polynomial
 from torch import Tensor
 
-from .covariance import Covariance
+from .covariance import Covariance, root
 
 PI = math.pi
 
@@ -49,7 +49,7 @@ def _nonzero(x: Tensor) -> Tensor:
 
 def piecewise_linear(Lambda: Covariance, a: float, b: float) -> Covariance:
     """E = root of AB times ((a+b)²/4·cos θ + (b-a)²/4·(2/π)(sin θ + (π/2 - θ) cos θ))."""
-    t = torch.atan2(Lambda.sin2.sqrt(), Lambda.xi.abs())  # theta or pi - theta, the smaller
+    t = torch.atan2(root(Lambda.sin2), Lambda.xi.abs())  # theta or pi - theta, the smaller
     one_minus_cos = 2 * (t / 2).sin() ** 2
     # 1 - (2/π)(sin t + (π/2 - t) cos t). Rounding 1e-16·t changes the angle, a root of this, by 1e-16.
     even_gap = one_minus_cos - 2 / PI * (t.sin() - t * t.cos())
@@ -203,8 +203,8 @@ def _length_and_direction(a: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """The root of Σ a_l² without overflow or underflow, and a over it."""
     largest = torch.stack(a).abs().amax(0)
     a = [x / _nonzero(largest) for x in a]
-    root = sum(x**2 for x in a).sqrt()
-    return largest * root, [x / _nonzero(root) for x in a]
+    length = root(sum(x**2 for x in a))
+    return largest * length, [x / _nonzero(length) for x in a]
 
 
 # --- trigonometric and exponential -------------------------------------------------------------------
@@ -220,12 +220,13 @@ def sinusoid(Lambda: Covariance, p: float, q: float) -> Covariance:
     D, S = _variance_of_difference(Lambda), _variance_of_difference(_negated(Lambda))
     k, one_minus_k, one_minus_k2 = p**2 - q**2, 2 * q**2, (2 * p * q) ** 2
     sd1, sd2 = (
-        ((one_minus_k - k * torch.expm1(-2 * var)) / 2).sqrt() for var in (Lambda.var1, Lambda.var2)
+        root((one_minus_k - k * torch.expm1(-2 * var)) / 2) for var in (Lambda.var1, Lambda.var2)
     )
     size = _nonzero(sd1) * _nonzero(sd2)
     # exp(-D/2) - exp(-S/2), as S - D = 4 E[uv]
     larger = torch.exp(-torch.minimum(D, S) / 2)
-    difference = -Lambda.xi.sign() * larger * torch.expm1(-2 * Lambda.cov.abs())
+    sign = torch.where(Lambda.xi < 0, -1.0, 1.0).to(Lambda.xi)  # not 0: |E[uv]| has no slope there
+    difference = -sign * larger * torch.expm1(-2 * sign * Lambda.cov)
     xi = (one_minus_k * torch.exp(-S / 2) + difference) / 2 / size
     # As D + S = 2(A+B), 4(E[φ(u)²] E[φ(v)²] - E[φ(u) φ(v)]²) is
     # (1 - exp(-D))(1 - k² exp(-S)) - k (exp(-A) - exp(-B))²
@@ -266,7 +267,7 @@ class _Sine:
     def __init__(self, Lambda: Covariance) -> None:
         self.r1, self.r2 = 1 / (1 + Lambda.var1), 1 / (1 + Lambda.var2)
         self.p1, self.p2 = Lambda.var1 * self.r1, Lambda.var2 * self.r2
-        self.q = self.p1.sqrt() * self.p2.sqrt()
+        self.q = root(self.p1) * root(self.p2)
         self.y = self.q * Lambda.xi
         rest = self.r1 + self.p1 * self.r2  # 1 - q²
         self.R1, self.R = rest.sqrt(), (rest + self.q**2 * Lambda.sin2).sqrt()
@@ -304,19 +305,18 @@ def erf(Lambda: Covariance) -> Covariance:
     middle, angle = torch.atan2(s.q, s.R1), torch.atan2(s.y, s.R)
     # angle1 = middle + above and angle2 = middle - below, again from sines and cosines
     apart = s.r1 * (Lambda.sd1 - Lambda.sd2) * (Lambda.sd1 + Lambda.sd2) * s.r2  # p1 - p2
-    root1, root2 = s.p1.sqrt(), s.p2.sqrt()
+    root1, root2 = root(s.p1), root(s.p2)
     sine1 = root1 * (apart / _nonzero(root1 * s.R1 + root2 * cos1))
     sine2 = root2 * (apart / _nonzero(root2 * s.R1 + root1 * cos2))
     above = torch.atan2(sine1, cos1 * s.R1 + s.p1 * s.q)
     below = torch.atan2(sine2, cos2 * s.R1 + s.p2 * s.q)
-    size = _nonzero(angle1.sqrt()) * _nonzero(angle2.sqrt())
+    length1, length2 = root(angle1), root(angle2)
+    size = _nonzero(length1) * _nonzero(length2)
     middle, above, below, drop = (z / size for z in (middle, above, below, s.drop))
     # 1 - angle²/(angle1 angle2), over angle1 angle2
     sin2 = middle * (above - below) - above * below + drop * (2 * middle - drop)
     scale = (2 / PI) ** 0.5
-    return Covariance(
-        scale * angle1.sqrt(), scale * angle2.sqrt(), angle / size, sin2.clamp(min=0)
-    )
+    return Covariance(scale * length1, scale * length2, angle / size, sin2.clamp(min=0))
 
 
 def erf_slopes(Lambda: Covariance) -> Tensor:

@@ -18,6 +18,15 @@ from torch import Tensor
 NEARLY_PARALLEL = 0.1
 
 
+def root(x: Tensor) -> Tensor:
+    """The square root, with derivative 0 at 0 where sqrt has an infinite one.
+
+    What is 0 here, the angle of coincident points or the variance of a constant 0, stays 0 when the
+    scale of weights and biases changes, and sqrt would multiply that change of 0 by infinity.
+    """
+    return x.sqrt().where(x != 0, torch.zeros_like(x))
+
+
 @dataclass(frozen=True)
 class Covariance:
     r"""Second moments of all pairs :math:`(u_i, v_j)` of centred variables.
@@ -40,7 +49,7 @@ class Covariance:
     @classmethod
     def of_moments(cls, cov: Tensor, var1: Tensor, var2: Tensor) -> "Covariance":
         """From second moments; all digits of ``cov`` are used, none are added."""
-        sd1, sd2 = var1.sqrt(), var2.sqrt()
+        sd1, sd2 = root(var1), root(var2)
         # A variable that is constantly 0 has no correlation: any value serves, as it meets sd = 0.
         xi = (cov / (sd1 * sd2)).where((sd1 > 0) & (sd2 > 0), torch.zeros_like(cov))
         # |xi| exceeds 1 by rounding at most; its angle is then 0 or pi.
@@ -64,7 +73,7 @@ class Covariance:
     @property
     def theta(self) -> Tensor:
         """The angles whose cosine is xi, in [0, pi], accurate everywhere."""
-        return torch.atan2(self.sin2.sqrt(), self.xi)
+        return torch.atan2(root(self.sin2), self.xi)
 
     def __rmul__(self, factor: float) -> "Covariance":
         root = factor**0.5

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .covariance import Covariance
+from .covariance import Covariance, root
 
 TOLERANCE = 1e-10
 # Two settings (nodes a panel, cut-off in standard deviations) whose difference is the error estimate.
@@ -54,7 +54,7 @@ def _expectation(f, s1, s2, xi, sin2, kinks, order, reach, width) -> Tensor:
     b2 = torch.where(xi > 0, sin2 / (1 + xi) / 2, (1 - xi) / 2)
     # The larger of the two multiplies the inner variable; the sign follows it into v.
     swap = xi <= 0
-    a, b = torch.where(swap, b2, a2).sqrt()[:, None], torch.where(swap, a2, b2).sqrt()[:, None]
+    a, b = root(torch.where(swap, b2, a2))[:, None], root(torch.where(swap, a2, b2))[:, None]
     sign = torch.where(swap, -1.0, 1.0).to(xi)[:, None]  # v = s2·sign·(a p - b q)
     # The kinks are the lines ap+bq = at1 and ap-bq = at2; a variable that is constantly 0 has none.
     far = torch.full_like(kinks, 2 * reach)

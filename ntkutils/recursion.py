@@ -12,7 +12,11 @@ PAIRS_AT_ONCE = 2**17
 
 
 def recursion(
-    Lambda: Covariance, phi: Activation, depth: int, weight_var: float, bias_var: float
+    Lambda: Covariance,
+    phi: Activation,
+    depth: int,
+    weight_var: float | Tensor,
+    bias_var: float | Tensor,
 ) -> tuple[Tensor, Tensor]:
     r"""Carry :math:`\Lambda^{(0)} = K^{(0)}` through the hidden layers to the NNGP and the NTK."""
     K = Lambda.cov
@@ -28,7 +32,19 @@ def _kernels(x1, x2, depth, activation, weight_std, bias_std) -> tuple[Tensor, T
     depth = check_that.require_count(depth, "depth", least=0)
     weight_var = check_that.require_scale(weight_std, "weight_std") ** 2
     bias_var = check_that.require_scale(bias_std, "bias_std") ** 2
-    phi, symmetric = get(activation), x1 is x2
+    return kernels(x1, x2, get(activation), depth, weight_var, bias_var)
+
+
+def kernels(
+    x1: Tensor,
+    x2: Tensor,
+    phi: Activation,
+    depth: int,
+    weight_var: float | Tensor,
+    bias_var: float | Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The NNGP and the NTK, shape (n1, n2), differentiable in forward mode by the variances."""
+    symmetric = x1 is x2
     rows = max(1, PAIRS_AT_ONCE // max(1, len(x2)))
     blocks = []
     for i, part in zip(range(0, max(1, len(x1)), rows), x1.split(rows)):
@@ -40,6 +56,16 @@ def _kernels(x1, x2, depth, activation, weight_std, bias_std) -> tuple[Tensor, T
     if symmetric:
         nngp, ntk = (kernel.triu() + kernel.triu(1).T for kernel in (nngp, ntk))
     return nngp, ntk
+
+
+def diagonals(
+    x: Tensor, phi: Activation, depth: int, weight_var: float, bias_var: float
+) -> tuple[Tensor, Tensor]:
+    """The diagonals of the NNGP and the NTK of ``x`` with itself, shape (n,)."""
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    same = Covariance(norm, norm, torch.ones_like(norm), torch.zeros_like(norm))  # n pairs
+    nngp, ntk = recursion(weight_var * same + bias_var, phi, depth, weight_var, bias_var)
+    return nngp.squeeze(1), ntk.squeeze(1)
 
 
 def nngp(

@@ -67,7 +67,7 @@ def test_importing_changes_nothing_and_needs_only_torch():
         "import sys, torch; before = torch.get_default_dtype(), torch.initial_seed();"
         "import ntkutils; import ntkutils.oracles, ntkutils.figures;"
         "assert before == (torch.get_default_dtype(), torch.initial_seed());"
-        "assert not {'jax', 'neural_tangents', 'matplotlib', 'IPython'} & set(sys.modules)"
+        "assert not {'jax', 'neural_tangents', 'matplotlib', 'IPython', 'sklearn'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -1,0 +1,192 @@
+r"""The kernels of infinitely wide networks for scikit-learn, as kernels of its Gaussian processes.
+
+    from ntkutils.sklearn_kernel import NTK
+
+    SVC(kernel=NTK(depth=3))
+    KernelRidge(kernel=NTK(depth=3), alpha=0.1)
+    GaussianProcessRegressor(kernel=ConstantKernel() * NTK(depth=3) + WhiteKernel())
+
+Needs scikit-learn, which :mod:`ntkutils` does not import.
+"""
+
+from numbers import Integral
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
+from torch import Tensor
+
+from . import _validation as check_that
+from .activations import Activation, get
+from .recursion import diagonals, kernels
+
+
+class _NetworkKernel(Kernel):
+    """What :class:`NTK` and :class:`NNGP` have in common: all but which of the two it is."""
+
+    _which: int  # of what ntkutils.recursion returns
+
+    def __init__(
+        self,
+        depth: int = 1,
+        activation: str | Activation = "relu",
+        weight_std: float = 1.0,
+        bias_std: float = 0.0,
+        weight_std_bounds: tuple[float, float] | str = (1e-3, 1e3),
+        bias_std_bounds: tuple[float, float] | str = (1e-3, 1e3),
+    ) -> None:
+        # As they came, unchecked: scikit-learn's clone compares them by identity.
+        self.depth = depth
+        self.activation = activation
+        self.weight_std = weight_std
+        self.bias_std = bias_std
+        self.weight_std_bounds = weight_std_bounds
+        self.bias_std_bounds = bias_std_bounds
+
+    @property
+    def hyperparameter_weight_std(self) -> Hyperparameter:
+        """What an optimizer may do with weight_std."""
+        return self._hyperparameter("weight_std")
+
+    @property
+    def hyperparameter_bias_std(self) -> Hyperparameter:
+        """What an optimizer may do with bias_std."""
+        return self._hyperparameter("bias_std")
+
+    def _hyperparameter(self, name: str) -> Hyperparameter:
+        # theta is the logarithm, and 0 has none
+        bounds = "fixed" if getattr(self, name) == 0 else getattr(self, f"{name}_bounds")
+        return Hyperparameter(name, "numeric", bounds)
+
+    def __call__(
+        self, X: ArrayLike, Y: ArrayLike | None = None, eval_gradient: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Return the kernel matrix, and its gradient if asked for.
+
+        Args:
+            X: data points, shape (n1, d).
+            Y: data points, shape (n2, d); ``X`` if not given.
+            eval_gradient: also return the gradient by ``theta``, the logarithms of the
+                hyperparameters that are not fixed; only without ``Y``.
+
+        Returns:
+            The kernel, shape (n1, n2), float64; with ``eval_gradient`` a pair of it and the
+            gradient, shape (n1, n1, entries of theta), in the order of theta.
+
+        Raises:
+            TypeError, ValueError: for data or parameters that are not as they should be.
+        """
+        if eval_gradient and Y is not None:
+            raise ValueError("eval_gradient: expected no Y beside it, got one")
+        x = _tensor(X, "X")
+        # KernelRidge and SVC ask for their training kernel as k(X, X): make it exactly symmetric
+        y = None if Y is None or Y is X else _tensor(Y, "Y")
+        x, y = check_that.require_pair(x, y, names=("X", "Y"))
+        network = self._network()
+        K = kernels(x, y, **network)[self._which].numpy()
+        if not eval_gradient:
+            return K
+        slopes = [
+            self._slope(x, network, parameter.name.replace("std", "var")).numpy()
+            for parameter in self.hyperparameters
+            if not parameter.fixed
+        ]
+        return K, np.stack(slopes, axis=-1) if slopes else np.empty((*K.shape, 0))
+
+    def _slope(self, x: Tensor, network: dict, name: str) -> Tensor:
+        """The derivative of the kernel by the logarithm of the root of a variance."""
+        var = torch.tensor(network[name], dtype=x.dtype)
+        along = lambda var: kernels(x, x, **network | {name: var})[self._which]  # noqa: E731
+        return torch.func.jvp(along, (var,), (2 * var,))[1]
+
+    def diag(self, X: ArrayLike) -> np.ndarray:
+        """Return the diagonal of the kernel matrix, shape (n,), at the cost of n of its entries.
+
+        Args:
+            X: data points, shape (n, d).
+
+        Raises:
+            TypeError, ValueError: as for the kernel matrix.
+        """
+        x = check_that.require_points(_tensor(X, "X"), "X")
+        return diagonals(x, **self._network())[self._which].numpy()
+
+    def is_stationary(self) -> bool:
+        """Return False: the kernel depends on norms and angles, not on differences."""
+        return False
+
+    def _network(self) -> dict:
+        # depth is often taken from an np.arange
+        depth = int(self.depth) if isinstance(self.depth, np.integer) else self.depth
+        return {
+            "phi": get(self.activation),
+            "depth": check_that.require_count(depth, "depth", least=0),
+            "weight_var": check_that.require_scale(self.weight_std, "weight_std") ** 2,
+            "bias_var": check_that.require_scale(self.bias_std, "bias_std") ** 2,
+        }
+
+    def __repr__(self) -> str:
+        name = getattr(self.activation, "name", self.activation)
+        return (
+            f"{type(self).__name__}(depth={self.depth}, activation={name!r}, "
+            f"weight_std={self.weight_std:.3g}, bias_std={self.bias_std:.3g})"
+        )
+
+
+class NTK(_NetworkKernel):
+    """The neural tangent kernel of an infinitely wide network, :func:`ntkutils.ntk`.
+
+    A regression with it and a ridge predicts, in the mean, what such a network does after training
+    with that penalty on the change of its weights. The standard deviation that a Gaussian process
+    gives for it is *not* the spread of trained networks.
+
+    The inputs are not divided by sqrt(d), and the kernel is not normalised: it grows with depth
+    and norm. A ``ConstantKernel`` takes care of a scale. For "relu" and other activations with
+    phi(a·z) = a·phi(z) for positive a, ``weight_std`` without bias is only a scale too: give it
+    ``weight_std_bounds="fixed"`` beside a ``ConstantKernel``.
+
+    Everything is computed in float64. A kernel with an activation by name can be pickled; one with
+    an Activation object is as picklable as that object's functions are.
+
+    Args:
+        depth: the number L of hidden layers; 0 is a linear model.
+        activation: a name in :mod:`ntkutils.activations`, or an Activation.
+        weight_std: sigma_w, multiplies the weights, which are N(0, 1).
+        bias_std: sigma_b, multiplies the biases, which are N(0, 1). The default 0, a network
+            without biases, stays 0 when a Gaussian process is fitted: an optimizer works on the
+            logarithm, and 0 has none. To have it fitted start from a positive number. The same goes
+            for a ``weight_std`` of 0.
+        weight_std_bounds: the smallest and largest ``weight_std`` that an optimizer may try, or
+            "fixed". Narrower ones for deep networks whose activation grows faster than linearly, as
+            the kernel may leave float64 within them (an OverflowError).
+        bias_std_bounds: likewise for ``bias_std``.
+    """
+
+    _which = 1
+
+
+class NNGP(_NetworkKernel):
+    """The covariance of an infinitely wide network at initialization, :func:`ntkutils.nngp`.
+
+    A Gaussian process with it is that network, conditioned on the data: the exact Bayesian
+    posterior, standard deviations included.
+
+    Args:
+        depth, activation, weight_std, bias_std, weight_std_bounds, bias_std_bounds: as in
+            :class:`NTK`, which also says how the kernel is scaled.
+    """
+
+    _which = 0
+
+
+def _tensor(data: ArrayLike, name: str) -> Tensor:
+    """What scikit-learn takes for numbers (integers, float32, lists, data frames), in float64."""
+    array = np.asarray(data)
+    if array.dtype.kind not in "biuf":
+        kind = f"{type(data).__module__}.{type(data).__name__}".removeprefix("builtins.")
+        hint = " (its toarray() makes one)" if hasattr(data, "toarray") else ""
+        raise TypeError(
+            f"{name}: expected an array of real numbers, got {kind} of dtype {array.dtype}{hint}"
+        )
+    return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
