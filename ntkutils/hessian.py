@@ -1,10 +1,12 @@
 r"""The Hessian of a network's output in its weights: how fast its gradient changes with them."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
-from torch.func import grad, jvp, vjp
+from torch.func import grad, vjp
 
 from . import _validation as check_that
 from .empirical import function_of_weights
@@ -52,12 +54,26 @@ def one_layer_hessian_eigenvalues(model: MLP, x: Tensor) -> Tensor:
     x = check_that.require_inputs(model, x, "x")
     with torch.no_grad():
         u = model.affine(1, x)
-        slope, curvature = jvp(model.activation.derivative, (u,), (torch.ones_like(u),))
+        slope, curvature = _with_derivative(model.activation.derivative, u)
         scale = model.weight_std / u.shape[-1] ** 0.5
         squares = ((model.weight_std * x) ** 2).sum(1, keepdim=True) + model.bias_std**2
         middle = scale / 2 * model.w[1] * curvature * squares
         radius = torch.hypot(middle, scale * slope * squares.sqrt())
         return torch.stack([middle - radius, middle + radius], -1)
+
+
+def _with_derivative(function: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an elementwise function and its derivative, where one is.
+
+    In reverse mode: torch's forward mode fails when two threads are in it at once.
+    """
+    u = u.detach().requires_grad_()
+    with torch.enable_grad():
+        value = function(u)
+        if not value.requires_grad:  # piecewise constant
+            return value, torch.zeros_like(u)
+        (slope,) = torch.autograd.grad(value.sum(), u)
+    return value.detach(), slope
 
 
 def hessian_norm(

@@ -1,5 +1,7 @@
 """The Hessian in the weights: its spectrum for one hidden layer and its norm, against the matrix."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -52,6 +54,14 @@ def test_one_layer_of_copies(normal):
     for s in range(3):
         alone = nu.one_layer_hessian_eigenvalues(model.member(s), x)
         compare(BLOCK, ours[s], alone, "torch", "one by one", bound=1e-14)
+
+
+def test_one_layer_in_threads(normal):
+    model, x = mlp(1, "erf", copies=3), normal(0, 4, 5)
+    alone = nu.one_layer_hessian_eigenvalues(model, x)
+    with ThreadPoolExecutor(4) as pool:
+        for ours in pool.map(nu.one_layer_hessian_eigenvalues, [model] * 200, [x] * 200):
+            assert torch.equal(ours, alone)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
