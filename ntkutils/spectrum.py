@@ -68,7 +68,7 @@ def zonal_eigenvalues(
 
     Gauss-Legendre quadrature in the angle, not in its cosine: the kernels of networks have
     roots of :math:`1\pm\xi` at the ends but are smooth in :math:`\theta`, so the error decays
-    exponentially with the nodes, down to about 1e-16 times the largest value of the kernel.
+    exponentially with the nodes, down to about 1e-14 times the largest value of the kernel.
 
     Args:
         kernel: as :func:`ntkutils.ntk` with its options filled in: from points (1, d) and (q, d)

@@ -121,4 +121,13 @@ NOT_PARSED = {
     "eq-ensemble-mean": "matrix products",
     "eq-ensemble-covariance": "matrix products",
     "eq-ensemble-excess": "matrix products",
+    "eq-nt-inputs": "an identity of two kernels",
+    "eq-nt-time": "identities of two dynamics",
+    "eq-nt-ridge": "an identity with an option of neural-tangents",
+    "eq-shift": "an identity of two kernel values",
+    "eq-circle-even": "an integral, for even whole numbers",
+    "eq-odd-part": "a difference of two outputs",
+    "eq-decay": "holds up to a term of higher order",
+    "eq-corners": "coefficients of expansions at the ends",
+    "eq-timetable": "a ratio that is measured; its factor is parsed in eq-modes",
 }
