@@ -55,6 +55,12 @@ PLAIN = [
     new_code_cell(
         EXECUTED % "plain" + "if Path('../ending').exists():\n    exec(Path('../ending').read_text())"
     ),
+    new_code_cell(
+        "from IPython.display import HTML\n"
+        "link = '<a href=\"#equation-%s\">%s</a>'\n"
+        "links = ' '.join(link % (label, label) for label in ('eq-first-thing', 'step-x'))\n"
+        "HTML(f'<div class=\"ntk-check\">{links}</div>')"
+    ),
 ]
 ENDINGS = {
     "failed": "raise RuntimeError\n",
@@ -245,6 +251,12 @@ def test_ledger_lists_results_with_their_checks_then_the_rest(book):
     ]
     assert 'href="a_uses.html#equation-eq-first-thing"' in page
     assert 'href="b_plain.html"' in page
+
+
+def test_line_of_a_check_leads_to_its_formula_in_whatever_chapter(book):
+    page = book.page("b_plain")
+    assert '<a href="a_uses.html#equation-eq-first-thing">eq-first-thing</a>' in page
+    assert '<a href="#equation-step-x">step-x</a>' in page
 
 
 def test_ledger_is_made_again_when_only_a_chapter_changes(book):

@@ -4,6 +4,7 @@ The table needs every chapter's outputs and numbers, so the directive only marks
 the place is filled when the page is written, and the page is made again in every build.
 """
 
+import re
 from itertools import groupby
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sphinx.util.docutils import SphinxDirective
 LOGGER = logging.getLogger(__name__)
 RESULT_COLUMNS = "Formula", "What it says", "Checked against", "Kind", "Error ≤ bound"
 OTHER_COLUMNS = "Formula", "What it says", "Role"
+HERE = re.compile(r'href="#equation-(?P<label>[\w-]+)"')  # as ntkutils.checks writes it
 UNPARSED_COLUMNS = "Formula", "What it says", "Why not"
 
 
@@ -168,6 +170,26 @@ class FillLedger(SphinxPostTransform):
                 )
 
 
+class LinkChecks(SphinxPostTransform):
+    """Lead the line of a check to its formula, also where that stands in another chapter."""
+
+    default_priority = 900  # MyST-NB has chosen the HTML of an output by then
+
+    def run(self):
+        equations = self.env.get_domain("math").equations
+        for node in self.document.findall(nodes.raw):
+            if 'class="ntk-check"' in node.astext():
+                (text,) = node.children
+                node.children = [nodes.Text(HERE.sub(lambda m: self.link(m, equations), text))]
+
+    def link(self, match, equations):
+        docname = equations.get(match["label"], (self.env.docname,))[0]
+        if docname == self.env.docname:
+            return match[0]
+        address = self.app.builder.get_relative_uri(self.env.docname, docname)
+        return f'href="{address}#equation-{match["label"]}"'
+
+
 def outdated(app, env, added, changed, removed):
     """Read the ledger's page again in every build: its rows come from other pages."""
     return [docname for docname in env.found_docs if env.metadata[docname].get("ntk_ledger")]
@@ -177,5 +199,6 @@ def setup(app):
     app.add_node(ledger_place)
     app.add_directive("ledger", Ledger)
     app.add_post_transform(FillLedger)
+    app.add_post_transform(LinkChecks)
     app.connect("env-get-outdated", outdated)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
