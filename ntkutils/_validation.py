@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -74,6 +76,41 @@ def require_alike(a: Tensor, b: Tensor, name_a: str, name_b: str) -> None:
         raise ValueError(
             f"{name_a} and {name_b}: expected the same device, got {a.device} and {b.device}"
         )
+
+
+def require_memory(which: str, x1: Tensor, x2: Tensor) -> None:
+    """Raise MemoryError when a kernel of ``x1`` and ``x2`` is larger than what the device has free."""
+    needed = len(x1) * len(x2) * x1.element_size()
+    free = free_memory(x1.device)
+    if needed > free:
+        raise MemoryError(
+            f"x1 and x2: expected a kernel that fits into memory, got {len(x1)} x {len(x2)} entries of "
+            f"{x1.dtype}, {_readable(needed)}, where {_readable(free)} are free; compute blocks of rows, "
+            f"{which}(x1[i:j], x2), and use each before the next"
+        )
+
+
+def free_memory(device: torch.device) -> float:
+    """Return how many bytes a new tensor on the device can take, infinity where that is unknown."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return math.inf
+    limits = []
+    if (meminfo := Path("/proc/meminfo")).exists():
+        kilobytes = dict(line.split(":") for line in meminfo.read_text().splitlines())["MemAvailable"]
+        limits.append(1024 * int(kilobytes.split()[0]))
+    group = Path("/sys/fs/cgroup")  # what a container may use
+    if (group / "memory.max").exists() and (most := (group / "memory.max").read_text().strip()) != "max":
+        limits.append(int(most) - int((group / "memory.current").read_text()))
+    if not limits and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits, default=math.inf)
+
+
+def _readable(size: float) -> str:
+    power = min(4, int(math.log10(max(size, 1)) // 3))
+    return f"{size / 1000**power:.1f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def require_shape(a: Tensor, shape: tuple[int, ...], name: str, why: str) -> None:

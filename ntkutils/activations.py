@@ -60,7 +60,7 @@ class Activation:
             TypeError, ValueError: if these are no covariance, that is, if a variance is negative or
                 ``cov²`` exceeds ``var1·var2`` by more than rounding.
         """
-        return self.moments(_pairs(cov, var1, var2)).cov
+        return self._finite(self.moments(_pairs(cov, var1, var2)).cov, cov, var1, var2)
 
     def dual_derivative(
         self, cov: Tensor, var1: Tensor | None = None, var2: Tensor | None = None
@@ -69,7 +69,16 @@ class Activation:
 
         Arguments and errors as in :meth:`dual`.
         """
-        return self.derivative_moments(_pairs(cov, var1, var2))
+        return self._finite(self.derivative_moments(_pairs(cov, var1, var2)), cov, var1, var2)
+
+    def _finite(self, result: Tensor, *moments: Tensor | None) -> Tensor:
+        if not torch.isfinite(result).all():
+            worst = max(m.abs().max().item() for m in moments if m is not None) ** 0.5
+            raise OverflowError(
+                f"{self.name}: expected second moments that {result.dtype} can hold, "
+                f"got more at a standard deviation of the pre-activations of up to {worst:.6g}"
+            )
+        return result
 
 
 def _pairs(cov: Tensor, var1: Tensor | None, var2: Tensor | None) -> Covariance:
@@ -102,30 +111,21 @@ def _normalised(
 ) -> Activation:
     """value/norm as an activation, from expectations without the norm that makes E[phi(z)²] = 1."""
     norm = moments(_UNIT).sd1.item() if norm is None else norm
+    if norm == 1:
+        return Activation(name, value, derivative, moments, derivative_moments)
     if norm == 0:
         raise ValueError(f"{name}: expected a function with E[{name}(z)²] > 0, got 0 everywhere")
 
-    def finite(result: Tensor, Lambda: Covariance) -> Tensor:
-        if not torch.isfinite(result).all():
-            worst = max(sd.max().item() for sd in (Lambda.sd1, Lambda.sd2))
-            raise OverflowError(
-                f"{name}: expected second moments that {result.dtype} can hold, "
-                f"got more at a standard deviation of the pre-activations of up to {worst:.6g}"
-            )
-        return result
-
     def scaled_moments(Lambda: Covariance) -> Covariance:
         new = moments(Lambda)
-        new = Covariance(new.sd1 / norm, new.sd2 / norm, new.xi, new.sin2)
-        finite(new.var1, Lambda), finite(new.var2, Lambda)
-        return new
+        return Covariance(new.sd1 / norm, new.sd2 / norm, new.xi, new.sin2, new.known_gap)
 
     return Activation(
         name,
         value=lambda z: value(z) / norm,
         derivative=lambda z: derivative(z) / norm,
         moments=scaled_moments,
-        derivative_moments=lambda Lambda: finite(derivative_moments(Lambda) / norm**2, Lambda),
+        derivative_moments=lambda Lambda: derivative_moments(Lambda) / norm**2,
     )
 
 
@@ -188,7 +188,13 @@ def leaky_relu(alpha: float = 0.01) -> Activation:
     return _piecewise_linear(f"leaky_relu({alpha!r})", alpha)
 
 
-relu = _piecewise_linear("relu", 0.0)
+relu = _normalised(
+    "relu",
+    value=lambda z: 2**0.5 * z.clamp(min=0),
+    derivative=lambda z: 2**0.5 * _step(z),
+    moments=closed_forms.relu,
+    derivative_moments=closed_forms.relu_slopes,
+)
 abs = _piecewise_linear("abs", -1.0)  # noqa: A001
 identity = _normalised(
     "identity",

@@ -26,12 +26,6 @@ from .covariance import Covariance, root
 PI = math.pi
 
 
-def _gap(Lambda: Covariance) -> Tensor:
-    """1 - xi."""
-    xi, sin2 = Lambda.xi, Lambda.sin2
-    return torch.where(xi > 0, sin2 / (1 + xi), 1 - xi)
-
-
 def _negated(Lambda: Covariance) -> Covariance:
     """The covariance of (u, -v)."""
     return Covariance(Lambda.sd1, Lambda.sd2, -Lambda.xi, Lambda.sin2)
@@ -42,20 +36,38 @@ def _nonzero(x: Tensor) -> Tensor:
     return x.where(x != 0, torch.ones_like(x))
 
 
+# --- ReLU: sqrt(2)·max(0, z), already normalised, as it is what everybody waits for --------------------
+# Every line is one pass over memory: the sums and products that torch does in one are asked for as one.
+
+
+def relu(Lambda: Covariance) -> Covariance:
+    """E = root of AB times (sin θ + (π-θ) cos θ)/π: Cho & Saul 2009 (NIPS 22), n = 1."""
+    # π times xi' - xi; its rounding, 1e-16·θ, changes the new angle by 1e-16
+    rise = torch.addcmul(Lambda.sine, Lambda.theta, Lambda.xi, value=-1)  # sin θ - θ cos θ
+    gap = torch.sub(Lambda.gap, rise, alpha=1 / PI)
+    xi = 1 - gap
+    return Covariance(Lambda.sd1, Lambda.sd2, xi, torch.addcmul(gap, gap, xi), gap)
+
+
+def relu_slopes(Lambda: Covariance) -> Tensor:
+    """E = 1 - θ/π: Cho & Saul 2009, n = 0."""
+    return torch.rsub(Lambda.theta, 1, alpha=1 / PI)
+
+
 # --- piecewise linear: a·min(z, 0) + b·max(z, 0) -----------------------------------------------------
 # Equal to (a+b)/2·z + (b-a)/2·|z|, an odd and an even part, which are uncorrelated. The part |z|
-# is a ReLU's even part: Cho & Saul 2009 (NIPS 22), n = 1, for (u, v) and for (u, -v), added.
+# is a ReLU's even part: Cho & Saul 2009, n = 1, for (u, v) and for (u, -v), added.
 
 
 def piecewise_linear(Lambda: Covariance, a: float, b: float) -> Covariance:
     """E = root of AB times ((a+b)²/4·cos θ + (b-a)²/4·(2/π)(sin θ + (π/2 - θ) cos θ))."""
-    t = torch.atan2(root(Lambda.sin2), Lambda.xi.abs())  # theta or pi - theta, the smaller
-    one_minus_cos = 2 * (t / 2).sin() ** 2
-    # 1 - (2/π)(sin t + (π/2 - t) cos t). Rounding 1e-16·t changes the angle, a root of this, by 1e-16.
-    even_gap = one_minus_cos - 2 / PI * (t.sin() - t * t.cos())
+    cos = Lambda.xi.abs()
+    t = torch.atan2(Lambda.sine, cos)  # theta or pi - theta, the smaller
+    # 1 - (2/π)(sin t + (π/2 - t) cos t)
+    even_gap = Lambda.sin2 / (1 + cos) - 2 / PI * (Lambda.sine - t * cos)
     odd, even = (a + b) ** 2 / (2 * (a**2 + b**2)), (b - a) ** 2 / (2 * (a**2 + b**2))
-    minus = odd * _gap(Lambda) + even * even_gap
-    plus = odd * _gap(_negated(Lambda)) + even * (2 - even_gap)
+    minus = odd * Lambda.gap + even * even_gap
+    plus = odd * _negated(Lambda).gap + even * (2 - even_gap)
     xi = odd * Lambda.xi + even * (1 - even_gap)
     return (a**2 + b**2) / 2 * Covariance(Lambda.sd1, Lambda.sd2, xi, minus * plus)
 
@@ -134,7 +146,7 @@ def _evaluate(polynomial: Polynomial, x: Tensor) -> Tensor:
 
 def _gaps_of_powers(Lambda: Covariance, degree: int) -> list[Tensor]:
     """1 - xi^l for l = 0..degree, by 1 - xi^(l+2) = 1 - xi^l + xi^l (1 - xi²)."""
-    gaps = [torch.zeros_like(Lambda.xi), _gap(Lambda)]
+    gaps = [torch.zeros_like(Lambda.xi), Lambda.gap]
     for l in range(degree - 1):  # noqa: E741
         gaps.append(gaps[l] + Lambda.xi**l * Lambda.sin2)
     return gaps[: degree + 1]
@@ -212,7 +224,7 @@ def _length_and_direction(a: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
 
 
 def _variance_of_difference(Lambda: Covariance) -> Tensor:
-    return (Lambda.sd1 - Lambda.sd2) ** 2 + 2 * Lambda.sd1 * Lambda.sd2 * _gap(Lambda)
+    return (Lambda.sd1 - Lambda.sd2) ** 2 + 2 * Lambda.sd1 * Lambda.sd2 * Lambda.gap
 
 
 def sinusoid(Lambda: Covariance, p: float, q: float) -> Covariance:
@@ -345,7 +357,7 @@ def gelu(Lambda: Covariance) -> Covariance:
     # e at 1 less e at |xi|, and X less its value at xi
     e_drop = s.drop + Lambda.sin2 / (1 + Lambda.xi.abs()) * torch.atan2(s.y.abs(), s.R)
     e_drop = e_drop + s.q * (rr * (R_drop / s.R1 + Lambda.sin2) - R_drop)
-    drop = _gap(Lambda) + 2 / PI * e_drop
+    drop = Lambda.gap + 2 / PI * e_drop
     # X1 X2 - X², the part of 1 - xi'² that comes from unequal variances
     unequal = 2 * (2 * defect12 - defect1 - defect2) + defect1 * defect2 - defect12**2
     sin2 = (unequal + drop * (2 * X - drop)) / (X1 * X2)

@@ -9,6 +9,7 @@ cancellation at every step.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ def root(x: Tensor) -> Tensor:
     What is 0 here, the angle of coincident points or the variance of a constant 0, stays 0 when the
     scale of weights and biases changes, and sqrt would multiply that change of 0 by infinity.
     """
+    if torch.is_inference_mode_enabled():  # no derivatives, so no need to mend one
+        return x.sqrt()
     return x.sqrt().where(x != 0, torch.zeros_like(x))
 
 
@@ -36,6 +39,7 @@ class Covariance:
         sd2: standard deviations of :math:`v_j`, shape (1, n2).
         xi: correlations :math:`\xi_{ij}`, shape (n1, n2).
         sin2: :math:`1-\xi_{ij}^2`, accurate also where it is tiny, shape (n1, n2).
+        known_gap: :math:`1-\xi_{ij}` with all its digits, where whoever makes this has it at hand.
 
     Multiplying by a number scales every second moment;
     adding a number adds it to every second moment, as an independent common bias does.
@@ -45,6 +49,7 @@ class Covariance:
     sd2: Tensor
     xi: Tensor
     sin2: Tensor
+    known_gap: Tensor | None = None
 
     @classmethod
     def of_moments(cls, cov: Tensor, var1: Tensor, var2: Tensor) -> "Covariance":
@@ -58,7 +63,7 @@ class Covariance:
     @property
     def cov(self) -> Tensor:
         """The second moments E[u_i v_j], shape (n1, n2)."""
-        return self.sd1 * self.sd2 * self.xi
+        return self.sd1 * self.xi * self.sd2
 
     @property
     def var1(self) -> Tensor:
@@ -70,25 +75,39 @@ class Covariance:
         """The variances E[v_j²], shape (1, n2)."""
         return self.sd2**2
 
-    @property
+    @cached_property
+    def gap(self) -> Tensor:
+        """1 - xi, accurate also where it is tiny."""
+        if self.known_gap is not None:
+            return self.known_gap
+        # |xi|, as what torch.where leaves out must have a derivative too
+        return torch.where(self.xi > 0, self.sin2 / (1 + self.xi.abs()), 1 - self.xi)
+
+    @cached_property
+    def sine(self) -> Tensor:
+        """The sines of the angles whose cosine is xi, accurate everywhere."""
+        return root(self.sin2)
+
+    @cached_property
     def theta(self) -> Tensor:
         """The angles whose cosine is xi, in [0, pi], accurate everywhere."""
-        return torch.atan2(root(self.sin2), self.xi)
+        return torch.atan2(self.sine, self.xi)
 
-    def __rmul__(self, factor: float) -> "Covariance":
-        root = factor**0.5
-        return Covariance(root * self.sd1, root * self.sd2, self.xi, self.sin2)
+    def __rmul__(self, factor: float | Tensor) -> "Covariance":
+        if isinstance(factor, float) and factor == 1:
+            return self
+        scale = factor**0.5
+        return Covariance(scale * self.sd1, scale * self.sd2, self.xi, self.sin2, self.known_gap)
 
-    def __add__(self, shift: float) -> "Covariance":
-        if shift == 0:
+    def __add__(self, shift: float | Tensor) -> "Covariance":
+        if isinstance(shift, float) and shift == 0:
             return self
         sd1, sd2 = (self.var1 + shift).sqrt(), (self.var2 + shift).sqrt()
         a, b = self.sd1 / sd1, self.sd2 / sd2  # both in [0, 1]
         c, d = shift**0.5 / sd1, shift**0.5 / sd2
-        gap = torch.where(self.xi > 0, self.sin2 / (1 + self.xi), 1 - self.xi)  # 1 - xi
         # det = var1·var2·(1-xi²) + shift·((sd1-sd2)² + 2·sd1·sd2·(1-xi)), over the new variances:
         # a sum of non-negative terms, so that nothing cancels.
-        sin2 = (a * b) ** 2 * self.sin2 + (a * d - b * c) ** 2 + 2 * a * b * c * d * gap
+        sin2 = (a * b) ** 2 * self.sin2 + (a * d - b * c) ** 2 + 2 * a * b * c * d * self.gap
         return Covariance(sd1, sd2, a * b * self.xi + c * d, sin2)
 
 
@@ -100,23 +119,41 @@ def gram(x1: Tensor, x2: Tensor) -> Covariance:
     (Kahan's 2·atan2(|u-v|, |u+v|) for unit vectors errs by the rounding of the unit vectors, which
     a jump such as sign's sees after some layers.)
     """
-    norm1, norm2 = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (x1, x2))
-    unit1, unit2 = (x / n.where(n > 0, torch.ones_like(n)) for x, n in ((x1, norm1), (x2, norm2)))
-    xi = unit1 @ unit2.T
-    sin2 = (1 - xi) * (1 + xi)
+    (norm1, unit1), (norm2, unit2) = norms_and_directions(x1), norms_and_directions(x2)
+    return of_cosines(unit1 @ unit2.T, x1, norm1, x2, norm2)
+
+
+def norms_and_directions(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The norms of the rows, shape (n, 1), and the rows over them; a row of zeros stays one."""
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return norm, x / norm.where(norm > 0, torch.ones_like(norm))
+
+
+def of_cosines(
+    xi: Tensor, x1: Tensor, norm1: Tensor, x2: Tensor, norm2: Tensor, same: bool = False
+) -> Covariance:
+    """:func:`gram`, from the cosines as a matrix product has them; ``same`` if the points are the same."""
+    gap = 1 - xi
+    sin2 = torch.addcmul(gap, gap, xi)
+    if same:  # no need to search the diagonal
+        xi.fill_diagonal_(1), gap.fill_diagonal_(0), sin2.fill_diagonal_(1)
+    near = sin2.numel() > 0 and bool(sin2.min() < NEARLY_PARALLEL)
+    if same:
+        sin2.fill_diagonal_(0)
+    if not near:
+        return Covariance(norm1, norm2.T, xi, sin2, gap)
     i, j = torch.nonzero(sin2 < NEARLY_PARALLEL, as_tuple=True)
-    if len(i):
-        small1, small2 = (_scaled(x, n) for x, n in ((x1, norm1), (x2, norm2)))
-        sign = xi[i, j].sign()
-        # in pieces that bound memory
-        near = torch.cat(
-            [
-                _sin2(small1[a], small2[b], s)
-                for a, b, s in zip(i.split(65536), j.split(65536), sign.split(65536))
-            ]
-        )
-        xi = xi.index_put((i, j), sign * (1 - near).sqrt())
-        sin2 = sin2.index_put((i, j), near)
+    small1, small2 = (_scaled(x, n) for x, n in ((x1, norm1), (x2, norm2)))
+    sign = xi[i, j].sign()
+    # in pieces that bound memory
+    small = torch.cat(
+        [
+            _sin2(small1[a], small2[b], s)
+            for a, b, s in zip(i.split(65536), j.split(65536), sign.split(65536))
+        ]
+    )
+    xi = xi.index_put((i, j), sign * (1 - small).sqrt())
+    sin2 = sin2.index_put((i, j), small)
     return Covariance(norm1, norm2.T, xi, sin2)
 
 

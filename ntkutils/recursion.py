@@ -1,14 +1,20 @@
 r"""The kernels of infinitely wide networks: the compositional recursion, as on the page."""
 
+import math
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import _validation as check_that
+from . import activations
 from .activations import Activation, get
-from .covariance import Covariance, gram
+from .arc_cosine import arc_cosine
+from .covariance import Covariance, gram, norms_and_directions, of_cosines
 
-# The steps of the recursion run over a block of pairs while it is in the processor's cache.
-PAIRS_AT_ONCE = 2**17
+# The recursion runs over tiles, so many points against so many: on a CPU few enough for its caches.
+TILE = {"cpu": 384, "cuda": 4096}
 
 
 def recursion(
@@ -23,49 +29,105 @@ def recursion(
     for _ in range(depth):
         Lambda_dot = weight_var * phi.derivative_moments(Lambda)
         Lambda = weight_var * phi.moments(Lambda) + bias_var
-        K = Lambda.cov + Lambda_dot * K
+        K = torch.addcmul(Lambda.cov, Lambda_dot, K)  # Lambda + Lambda_dot K
     return Lambda.cov, K
 
 
-def _kernels(x1, x2, depth, activation, weight_std, bias_std) -> tuple[Tensor, Tensor]:
-    x1, x2 = check_that.require_pair(x1, x2)
-    depth = check_that.require_count(depth, "depth", least=0)
-    weight_var = check_that.require_scale(weight_std, "weight_std") ** 2
-    bias_var = check_that.require_scale(bias_std, "bias_std") ** 2
-    return kernels(x1, x2, get(activation), depth, weight_var, bias_var)
+def nngp_recursion(
+    Lambda: Covariance,
+    phi: Activation,
+    depth: int,
+    weight_var: float | Tensor,
+    bias_var: float | Tensor,
+) -> Tensor:
+    r"""Carry :math:`\Lambda^{(0)}` through the hidden layers: :func:`recursion` without the NTK."""
+    for _ in range(depth):
+        Lambda = weight_var * phi.moments(Lambda) + bias_var
+    return Lambda.cov
 
 
-def kernels(
+def kernel(
+    which: str,
     x1: Tensor,
     x2: Tensor,
     phi: Activation,
     depth: int,
     weight_var: float | Tensor,
     bias_var: float | Tensor,
-) -> tuple[Tensor, Tensor]:
-    """The NNGP and the NTK, shape (n1, n2), differentiable in forward mode by the variances."""
+) -> Tensor:
+    """The "nngp" or the "ntk", shape (n1, n2), of inputs that were checked; symmetric if x1 is x2."""
+
+    def of(Lambda: Covariance) -> Tensor:
+        Lambda = weight_var * Lambda + bias_var
+        if which == "nngp":
+            return nngp_recursion(Lambda, phi, depth, weight_var, bias_var)
+        return recursion(Lambda, phi, depth, weight_var, bias_var)[1]
+
+    if _is_differentiated(x1, x2, weight_var, bias_var):
+        return _require_finite(of(gram(x1, x2)), phi)
+    if phi is activations.relu and bias_var == 0:
+        of = lambda Lambda: arc_cosine(which, weight_var ** (depth + 1) * Lambda, depth)  # noqa: E731
+    return _in_tiles(x1, x2, lambda Lambda: _require_finite(of(Lambda), phi))
+
+
+def _in_tiles(x1: Tensor, x2: Tensor, of: Callable[[Covariance], Tensor]) -> Tensor:
+    """``of(gram(x1, x2))``, a tile at a time, and without what is below the diagonal if x1 is x2."""
+    K = _empty(x1, x2)
     symmetric = x1 is x2
-    rows = max(1, PAIRS_AT_ONCE // max(1, len(x2)))
-    blocks = []
-    for i, part in zip(range(0, max(1, len(x1)), rows), x1.split(rows)):
-        done = i if symmetric else 0  # the columns that an earlier block has, as rows
-        Lambda = weight_var * gram(part, x2[done:]) + bias_var
-        kernels = recursion(Lambda, phi, depth, weight_var, bias_var)
-        blocks.append([torch.nn.functional.pad(kernel, (done, 0)) for kernel in kernels])
-    nngp, ntk = (torch.cat(kernel) for kernel in zip(*blocks))
-    if symmetric:
-        nngp, ntk = (kernel.triu() + kernel.triu(1).T for kernel in (nngp, ntk))
-    return nngp, ntk
+    side = TILE.get(x1.device.type, TILE["cuda"])
+    # glibc gives the memory of a freed tensor back to Linux, and a page at a time is slow to get again,
+    # until it has once seen a larger one freed
+    torch.empty(2**24, dtype=torch.uint8)
+    with torch.inference_mode():
+        norm1, unit1 = norms_and_directions(x1)
+        norm2, unit2 = (norm1, unit1) if symmetric else norms_and_directions(x2)
+        for i in range(0, len(x1), side):
+            a = slice(i, i + side)
+            for j in range(i if symmetric else 0, len(x2), side):
+                b = slice(j, j + side)
+                xi = unit1[a] @ unit2[b].T
+                Lambda = of_cosines(xi, x1[a], norm1[a], x2[b], norm2[b], same=symmetric and i == j)
+                K[a, b] = tile = of(Lambda)
+                if symmetric:
+                    K[b, a] = tile.T if i != j else tile.triu() + tile.triu(1).T
+    return K
 
 
-def diagonals(
-    x: Tensor, phi: Activation, depth: int, weight_var: float, bias_var: float
-) -> tuple[Tensor, Tensor]:
-    """The diagonals of the NNGP and the NTK of ``x`` with itself, shape (n,)."""
+def _is_differentiated(*arguments: object) -> bool:
+    """Whether automatic differentiation, in whatever mode, follows one of the tensors."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    if torch.is_grad_enabled() and any(a.requires_grad for a in tensors):
+        return True
+    return any(torch.autograd.forward_ad.unpack_dual(a).tangent is not None for a in tensors)
+
+
+def _empty(x1: Tensor, x2: Tensor) -> Tensor:
+    """Memory for a kernel."""
+    if x1.device.type != "cpu":
+        return x1.new_empty(len(x1), len(x2))
+    # numpy asks Linux for large pages, so that writing a large result first takes half the time
+    dtype = {torch.float32: np.float32, torch.float64: np.float64}[x1.dtype]
+    return torch.from_numpy(np.empty((len(x1), len(x2)), dtype)).zero_()
+
+
+def _require_finite(K: Tensor, phi: Activation) -> Tensor:
+    if K.numel() and not all(math.isfinite(end.item()) for end in torch.aminmax(K)):
+        raise OverflowError(
+            f"{phi.name}: expected second moments that {K.dtype} can hold in every layer, got larger ones"
+        )
+    return K
+
+
+def diagonal(
+    which: str, x: Tensor, phi: Activation, depth: int, weight_var: float, bias_var: float
+) -> Tensor:
+    """The diagonal of the "nngp" or the "ntk" of ``x`` with itself, shape (n,)."""
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     same = Covariance(norm, norm, torch.ones_like(norm), torch.zeros_like(norm))  # n pairs
-    nngp, ntk = recursion(weight_var * same + bias_var, phi, depth, weight_var, bias_var)
-    return nngp.squeeze(1), ntk.squeeze(1)
+    both = recursion(weight_var * same + bias_var, phi, depth, weight_var, bias_var)
+    return _require_finite(both[which == "ntk"], phi).squeeze(1)
 
 
 def nngp(
@@ -99,7 +161,7 @@ def nngp(
 
     Source: Lee et al. 2018 (arXiv:1711.00165), eqs. 4-5, in the NTK parameterization.
     """
-    return _kernels(x1, x2, depth, activation, weight_std, bias_std)[0]
+    return _kernel("nngp", x1, x2, depth, activation, weight_std, bias_std)
 
 
 def ntk(
@@ -120,4 +182,22 @@ def ntk(
 
     Source: Jacot, Gabriel & Hongler 2018 (arXiv:1806.07572), Theorem 1, with unit-variance weights.
     """
-    return _kernels(x1, x2, depth, activation, weight_std, bias_std)[1]
+    return _kernel("ntk", x1, x2, depth, activation, weight_std, bias_std)
+
+
+def _kernel(
+    which: str,
+    x1: Tensor,
+    x2: Tensor | None,
+    depth: int,
+    activation: str | Activation,
+    weight_std: float,
+    bias_std: float,
+) -> Tensor:
+    x1, x2 = check_that.require_pair(x1, x2)
+    depth = check_that.require_count(depth, "depth", least=0)
+    weight_var = check_that.require_scale(weight_std, "weight_std") ** 2
+    bias_var = check_that.require_scale(bias_std, "bias_std") ** 2
+    phi = get(activation)
+    check_that.require_memory(which, x1, x2)
+    return kernel(which, x1, x2, phi, depth, weight_var, bias_var)

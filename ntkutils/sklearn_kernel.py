@@ -19,13 +19,13 @@ from torch import Tensor
 
 from . import _validation as check_that
 from .activations import Activation, get
-from .recursion import diagonals, kernels
+from .recursion import diagonal, kernel
 
 
 class _NetworkKernel(Kernel):
     """What :class:`NTK` and :class:`NNGP` have in common: all but which of the two it is."""
 
-    _which: int  # of what ntkutils.recursion returns
+    _which: str  # "nngp" or "ntk"
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class _NetworkKernel(Kernel):
         y = None if Y is None or Y is X else _tensor(Y, "Y")
         x, y = check_that.require_pair(x, y, names=("X", "Y"))
         network = self._network()
-        K = kernels(x, y, **network)[self._which].numpy()
+        K = kernel(self._which, x, y, **network).numpy()
         if not eval_gradient:
             return K
         slopes = [
@@ -97,7 +97,7 @@ class _NetworkKernel(Kernel):
     def _slope(self, x: Tensor, network: dict, name: str) -> Tensor:
         """The derivative of the kernel by the logarithm of the root of a variance."""
         var = torch.tensor(network[name], dtype=x.dtype)
-        along = lambda var: kernels(x, x, **network | {name: var})[self._which]  # noqa: E731
+        along = lambda var: kernel(self._which, x, x, **network | {name: var})  # noqa: E731
         return torch.func.jvp(along, (var,), (2 * var,))[1]
 
     def diag(self, X: ArrayLike) -> np.ndarray:
@@ -110,7 +110,7 @@ class _NetworkKernel(Kernel):
             TypeError, ValueError: as for the kernel matrix.
         """
         x = check_that.require_points(_tensor(X, "X"), "X")
-        return diagonals(x, **self._network())[self._which].numpy()
+        return diagonal(self._which, x, **self._network()).numpy()
 
     def is_stationary(self) -> bool:
         """Return False: the kernel depends on norms and angles, not on differences."""
@@ -163,7 +163,7 @@ class NTK(_NetworkKernel):
         bias_std_bounds: likewise for ``bias_std``.
     """
 
-    _which = 1
+    _which = "ntk"
 
 
 class NNGP(_NetworkKernel):
@@ -177,7 +177,7 @@ class NNGP(_NetworkKernel):
             :class:`NTK`, which also says how the kernel is scaled.
     """
 
-    _which = 0
+    _which = "nngp"
 
 
 def _tensor(data: ArrayLike, name: str) -> Tensor:

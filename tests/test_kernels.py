@@ -12,6 +12,7 @@ import ntkutils as nu
 from ntkutils import activations, oracles
 from ntkutils.checks import CheckFailed, compare
 from ntkutils.covariance import Covariance, gram
+from ntkutils import recursion as recursion_module
 from ntkutils.recursion import recursion
 from test_activations import ALL
 from test_activations import NAMES as ALL_NAMES
@@ -244,13 +245,13 @@ def test_is_symmetric_positive_semidefinite_and_follows_the_input(kernel, activa
         assert (K - whole).abs().max() <= 1e-4 * K.max() if dtype == torch.float32 else 1e-14 * K.max()
 
 
-@pytest.mark.parametrize("pairs", [1, 70, 200])
-def test_blocks_equal_the_whole(pairs, normal, monkeypatch):
+@pytest.mark.parametrize("side", [1, 4, 10])
+def test_tiles_equal_the_whole(side, normal, monkeypatch):
     x1, x2 = normal(6, 23, 4), normal(7, 11, 4)
     x1[20] = x1[3]  # coincident points in different blocks
     calls = [(x1,), (x1, x1.clone()), (x1, x2), (x2, x1)]
     whole = [kernel(*xs, depth=3, bias_std=0.3) for kernel in (nu.nngp, nu.ntk) for xs in calls]
-    monkeypatch.setattr("ntkutils.recursion.PAIRS_AT_ONCE", pairs)
+    monkeypatch.setitem(recursion_module.TILE, "cpu", side)
     blocks = [kernel(*xs, depth=3, bias_std=0.3) for kernel in (nu.nngp, nu.ntk) for xs in calls]
     for a, b in zip(whole, blocks):
         assert a.shape == b.shape and (a - b).abs().max() < 1e-14 * a.abs().max()

@@ -1,0 +1,40 @@
+r"""The kernels of ReLU networks without biases, in place: what most people compute most of the time.
+
+Without biases the norms of a ReLU network's inputs factor out, and its kernels are functions of the angle:
+:math:`\Lambda^{(L)} = |x|\,|\tilde x|\,\sigma_w^{2(L+1)}\xi_L` and the same with :math:`\kappa_L` for the NTK,
+
+.. math::
+
+    \xi_{l+1} = \xi_l + (\sin\theta_l - \theta_l\cos\theta_l)/\pi, \qquad
+    \kappa_{l+1} = \xi_{l+1} + (1-\theta_l/\pi)\,\kappa_l, \qquad \cos\theta_l = \xi_l, \quad \kappa_0 = \xi_0 .
+
+These are the steps of :func:`ntkutils.recursion.recursion`, to which the tests hold them; but they write
+over their own memory, which stays in the processor's cache, and that makes them two to three times as fast.
+Source: Cho & Saul 2009 (NIPS 22), eqs. 4-6, 13.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .covariance import Covariance
+
+
+def arc_cosine(which: str, Lambda: Covariance, depth: int) -> Tensor:
+    """Return the "nngp" or the "ntk", shape (n1, n2), of inputs of covariance ``Lambda``, at weight_std 1.
+
+    Nothing is recorded for automatic differentiation, and ``Lambda`` is used up.
+    """
+    xi, gap, sine = Lambda.xi, Lambda.gap, Lambda.sin2.sqrt_()
+    kappa, theta = xi.clone(), torch.empty_like(xi)
+    for layer in range(depth):
+        if layer > 0:
+            torch.addcmul(gap, gap, xi, out=sine).sqrt_()  # of (1 - xi)(1 + xi)
+        torch.atan2(sine, xi, out=theta)
+        sine.addcmul_(theta, xi, value=-1)
+        gap.sub_(sine, alpha=1 / math.pi)  # with all its digits, which 1 - xi would lose
+        torch.sub(torch.ones_like(gap[:1, :1]), gap, out=xi)
+        if which == "ntk":
+            kappa.addcmul_(theta, kappa, value=-1 / math.pi).add_(xi)
+    return (kappa if which == "ntk" else xi).mul_(Lambda.sd1).mul_(Lambda.sd2)
