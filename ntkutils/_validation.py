@@ -96,9 +96,10 @@ def require_inputs(model: MLP, x: object, name: str) -> Tensor:
 
 def require_one_network(model: object) -> None:
     """Raise ValueError for an MLP that is several networks at once."""
-    if getattr(model, "copies", None) is not None:
+    copies = getattr(model, "copies", None)
+    if copies is not None:
         raise ValueError(
-            f"model: expected one network, got {model.copies} copies; model.member(s) is one of them"
+            f"model: expected one network, got {copies} copies; model.member(s) is one of them"
         )
 
 

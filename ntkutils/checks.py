@@ -4,6 +4,7 @@ import math
 import sys
 from dataclasses import asdict, dataclass, field
 from html import escape
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class Check:
             )
         return f"{self.label} against {self.oracle} ({self.against}): {verdict}"
 
-    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
         link = f'<a href="#equation-{self.label}">{self.label}</a>'
         html = escape(f"✓ {self.line}").replace(self.label, link, 1)
         data = {"text/plain": f"✓ {self.line}", "text/html": f'<div class="ntk-check">{html}</div>'}
@@ -146,10 +147,11 @@ def compare(
             raise ValueError(f"{label}: expected a larger side above 0, got {large.min().item():.6g}")
         errors = small / large
     else:
-        if z is None:
+        if bound is not None:
             kind, limit, unit = "exact", bound, "of the largest"
             error = expected.abs().max().expand(shape)
         else:
+            assert z is not None and resolution is not None  # as was required above
             kind, limit, unit = "statistical", z, "standard errors"
             given = expected.mean(0)
             largest = formula.abs().max()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _validation as check_that
-from .dynamics import gradient_descent, gradient_flow
+from .dynamics import Prediction, gradient_descent, gradient_flow
 from .recursion import nngp, ntk
 
 
@@ -64,11 +64,15 @@ def trained_ensemble(
 
     Source: Lee et al. 2019 (arXiv:1902.06720), eqs. 14-15 and section 2.3.2.
     """
-    rate = {} if learning_rate is None else {"learning_rate": learning_rate}
-    train = gradient_flow if learning_rate is None else gradient_descent
     K, K_test = ntk(x, **network), ntk(x_test, x, **network)
     Sigma, Sigma_test = nngp(x, **network), nngp(x_test, x, **network)
-    S = train(K, _one_each(x), time, test_kernel=K_test, ridge=ridge, **rate).test
+    if learning_rate is None:
+        trained = gradient_flow(K, _one_each(x), time, test_kernel=K_test, ridge=ridge)
+    else:
+        trained = gradient_descent(
+            K, _one_each(x), time, learning_rate=learning_rate, test_kernel=K_test, ridge=ridge
+        )
+    S = _at_test_points(trained)
     cross = S @ Sigma_test.T
     covariance = nngp(x_test, **network) + S @ Sigma @ S.mT - cross - cross.mT
     return Gaussian(S @ _targets(x, targets), covariance)
@@ -104,13 +108,18 @@ def posterior(
     Source: Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, eqs. 2.22-2.24.
     """
     K, K_test = kernel(x, **network), kernel(x_test, x, **network)
-    B = gradient_flow(K, _one_each(x), test_kernel=K_test, ridge=noise).test
+    B = _at_test_points(gradient_flow(K, _one_each(x), test_kernel=K_test, ridge=noise))
     return Gaussian(B @ _targets(x, targets), kernel(x_test, **network) - B @ K_test.T)
 
 
 def _one_each(x: Tensor) -> Tensor:
     """Targets that are 1 at one point each: what is learned from them is S or B."""
     return torch.eye(len(x), dtype=x.dtype, device=x.device)
+
+
+def _at_test_points(prediction: Prediction) -> Tensor:
+    assert prediction.test is not None  # since there was a test kernel
+    return prediction.test
 
 
 def _targets(x: Tensor, targets: object) -> Tensor:

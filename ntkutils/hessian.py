@@ -1,9 +1,11 @@
 r"""The Hessian of a network's output in its weights: how fast its gradient changes with them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.func import grad, vjp
@@ -118,15 +120,16 @@ def hessian_norm(
         value = outputs(weights, point)
         if value.numel() != 1:
             raise ValueError(f"model: expected one output for one example, got {value.numel()}")
-        return value[0]
+        one: Tensor = value[0]
+        return one
 
     def norm(i: int) -> float:
         # H is symmetric, so that its products are those of the gradient's vector-Jacobian product
-        _, times_hessian = vjp(lambda w: grad(output)(w, x[i]), weights)
+        _, times_hessian = vjp(lambda w: grad(output)(w, x[i]), weights)[:2]  # a third only with has_aux
 
-        def product(vector: np.ndarray) -> np.ndarray:
+        def product(vector: NDArray[Any]) -> NDArray[Any]:
             parts = torch.from_numpy(vector.ravel()).to(like).split(sizes)
-            direction = {name: part.view_as(weights[name]) for name, part in zip(weights, parts)}
+            direction = {name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)}
             (result,) = times_hessian(direction)
             return torch.cat([h.flatten() for h in result.values()]).cpu().numpy()
 

@@ -44,11 +44,14 @@ def linearize(
         _require_same(params, anchor)
 
         def f(weights: dict[str, Tensor]) -> Tensor:
-            return functional_call(model, weights | buffers, (x,))
+            outputs: Tensor = functional_call(model, weights | buffers, (x,))
+            return outputs
 
         step = {name: params[name] - anchor[name] for name in anchor}
-        value, slope = jvp(f, (anchor,), (step,))
-        return value + slope
+        # torch types a pair or, with has_aux, a triple
+        value, slope = jvp(f, (anchor,), (step,))[:2]
+        tangent: Tensor = value + slope
+        return tangent
 
     return f_lin
 

@@ -94,10 +94,10 @@ class MLP(nn.Module):
 
     def affine(self, j: int, h: Tensor) -> Tensor:
         """Return sigma_w w^(j) h + sigma_b b^(j) for rows h, j from 1 to L+1."""
-        pre = self.weight_std * (h @ self.w[j - 1].mT)
+        pre: Tensor = self.weight_std * (h @ self.w[j - 1].mT)
         if self.b is None:
             return pre
-        b = self.b[j - 1]
+        b: Tensor = self.b[j - 1]
         return pre + self.bias_std * (b if self.copies is None else b[:, None])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ r"""The kernels of infinitely wide networks for scikit-learn, as kernels of its 
 Needs scikit-learn, which :mod:`ntkutils` does not import.
 """
 
-from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from .activations import Activation, get
 from .recursion import diagonals, kernels
 
 
-class _NetworkKernel(Kernel):
+class _NetworkKernel(Kernel):  # type: ignore[misc]  # scikit-learn has no types
     """What :class:`NTK` and :class:`NNGP` have in common: all but which of the two it is."""
 
     _which: int  # of what ntkutils.recursion returns
@@ -61,7 +61,7 @@ class _NetworkKernel(Kernel):
 
     def __call__(
         self, X: ArrayLike, Y: ArrayLike | None = None, eval_gradient: bool = False
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    ) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the kernel matrix, and its gradient if asked for.
 
         Args:
@@ -94,13 +94,14 @@ class _NetworkKernel(Kernel):
         ]
         return K, np.stack(slopes, axis=-1) if slopes else np.empty((*K.shape, 0))
 
-    def _slope(self, x: Tensor, network: dict, name: str) -> Tensor:
+    def _slope(self, x: Tensor, network: dict[str, Any], name: str) -> Tensor:
         """The derivative of the kernel by the logarithm of the root of a variance."""
         var = torch.tensor(network[name], dtype=x.dtype)
         along = lambda var: kernels(x, x, **network | {name: var})[self._which]  # noqa: E731
-        return torch.func.jvp(along, (var,), (2 * var,))[1]
+        slope: Tensor = torch.func.jvp(along, (var,), (2 * var,))[1]
+        return slope
 
-    def diag(self, X: ArrayLike) -> np.ndarray:
+    def diag(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the diagonal of the kernel matrix, shape (n,), at the cost of n of its entries.
 
         Args:
@@ -116,7 +117,7 @@ class _NetworkKernel(Kernel):
         """Return False: the kernel depends on norms and angles, not on differences."""
         return False
 
-    def _network(self) -> dict:
+    def _network(self) -> dict[str, Any]:
         # depth is often taken from an np.arange
         depth = int(self.depth) if isinstance(self.depth, np.integer) else self.depth
         return {

@@ -98,8 +98,8 @@ def train(
     def trace(rows: int) -> Trace:
         done = torch.tensor(recorded[:rows], dtype=torch.long)
         train, test = (a[:rows] if o > 1 else a[:rows, ..., 0] for a in (f, f_test))
-        test = None if x_test is None else test
-        return Trace(done, train, test, moved[:rows], _norms(model), trained)
+        norms = _norms(model)
+        return Trace(done, train, None if x_test is None else test, moved[:rows], norms, trained)
 
     rows = 0
     with torch.no_grad():
@@ -177,7 +177,7 @@ def train_linearized(
     else:
         axis = torch.as_tensor(steps).ndim
         train = torch.stack([one.train for one in copies], axis)
-        test = torch.stack([one.test for one in copies], axis)
+        test = torch.stack([one.test for one in copies if one.test is not None], axis)
         eigenvalues = torch.stack([one.eigenvalues for one in copies])
     return Prediction(train, None if x_test is None else test, eigenvalues)
 
@@ -191,7 +191,8 @@ def _descend(model: MLP, h: list[Tensor], slopes: list[Tensor], delta: Tensor) -
     """
     for j in range(model.depth + 1, 0, -1):
         w = model.w[j - 1].data
-        below = model.weight_std * (delta @ w) * slopes[j - 2] if j > 1 else None
+        # of the weights before the step; below the first layer there is nothing
+        below = model.weight_std * (delta @ w) * slopes[j - 2] if j > 1 else delta
         many = w.view(-1, *w.shape[-2:])  # one network is a batch of one
         left, right = (a.expand(len(many), -1, -1) for a in (delta.mT, h[j - 1]))
         many.baddbmm_(left, right, alpha=-model.weight_std)
@@ -208,7 +209,7 @@ def _norms(model: MLP, start: MLP | None = None) -> Tensor:
             w = model.w[j] if start is None else model.w[j] - start.w[j]
             layers.append(norm(w, dim=(-2, -1)))
             if model.b is not None:
-                b = model.b[j] if start is None else model.b[j] - start.b[j]
+                b = model.b[j] if start is None or start.b is None else model.b[j] - start.b[j]
                 layers[j] = torch.hypot(layers[j], norm(b, dim=-1))
     return torch.stack(layers)
 
@@ -231,8 +232,9 @@ def _targets(model: MLP, x: Tensor, targets: object) -> Tensor:
 def _rate(model: MLP, learning_rate: object) -> Tensor:
     """Return the learning rate in a shape that multiplies the outputs."""
     if not isinstance(learning_rate, Tensor):
-        rate = check_that.require_scale(learning_rate, "learning_rate", positive=True)
-        return model.w[0].new_tensor(rate)
+        one = check_that.require_scale(learning_rate, "learning_rate", positive=True)
+        rate: Tensor = model.w[0].new_tensor(one)
+        return rate
     rate = check_that.require_tensor(learning_rate, "learning_rate").to(model.w[0])
     if rate.ndim > 0:
         shape = () if model.copies is None else (model.copies,)
