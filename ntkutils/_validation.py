@@ -41,9 +41,7 @@ def require_points(x: object, name: str = "x") -> Tensor:
     """Return ``x`` if it is a matrix of data points, shape (n, d) with d at least 1."""
     x = require_tensor(x, name)
     if x.ndim != 2 or x.shape[1] == 0:
-        raise ValueError(
-            f"{name}: expected shape (n, d), one data point a row, got {tuple(x.shape)}"
-        )
+        raise ValueError(f"{name}: expected shape (n, d), one data point a row, got {tuple(x.shape)}")
     return x
 
 
@@ -67,13 +65,9 @@ def require_pair(
 def require_alike(a: Tensor, b: Tensor, name_a: str, name_b: str) -> None:
     """Raise TypeError when two tensors differ in dtype, ValueError when they differ in device."""
     if a.dtype != b.dtype:
-        raise TypeError(
-            f"{name_a} and {name_b}: expected the same dtype, got {a.dtype} and {b.dtype}"
-        )
+        raise TypeError(f"{name_a} and {name_b}: expected the same dtype, got {a.dtype} and {b.dtype}")
     if a.device != b.device:
-        raise ValueError(
-            f"{name_a} and {name_b}: expected the same device, got {a.device} and {b.device}"
-        )
+        raise ValueError(f"{name_a} and {name_b}: expected the same device, got {a.device} and {b.device}")
 
 
 def require_shape(a: Tensor, shape: tuple[int, ...], name: str, why: str) -> None:

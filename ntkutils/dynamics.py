@@ -79,9 +79,7 @@ def gradient_flow(
     def learned(eigenvalue: Tensor, t: Tensor) -> Tensor:
         return -torch.expm1(-eigenvalue * t)
 
-    return _predict(
-        kernel, targets, times, learned, initial, test_kernel, test_initial, ridge, slope=1.0
-    )
+    return _predict(kernel, targets, times, learned, initial, test_kernel, test_initial, ridge, slope=1.0)
 
 
 def gradient_descent(
@@ -101,9 +99,14 @@ def gradient_descent(
     converges as s grows if and only if :math:`\eta < 2/\lambda_{\max}`.
 
     Args:
+        kernel: the training kernel, shape (n, n) or (n, n, o, o).
+        targets: y, shape (n,) or (n, o).
         steps: s, whole numbers of at least 0, ``math.inf`` included; a number, or a vector of them.
         learning_rate: eta, for the loss with a sum, not a mean, over data points.
-        kernel, targets, initial, test_kernel, test_initial, ridge: as in :func:`gradient_flow`.
+        initial: f_0 at the training points; 0 if not given.
+        test_kernel: K(test, train); no test predictions if not given.
+        test_initial: f_0 at the test points; 0 if not given.
+        ridge: lambda of a penalty on the weights, as in :func:`gradient_flow`.
 
     Raises:
         SingularKernelError, TypeError, ValueError: as :func:`gradient_flow`, and ValueError for

@@ -96,7 +96,9 @@ def posterior(
     ``nt.predict.gp_inference``.
 
     Args:
-        x, targets, x_test: as for :func:`trained_ensemble`.
+        x: training points, shape (n, d).
+        targets: y, shape (n,).
+        x_test: test points, shape (m, d).
         kernel: a function of two sets of points and the network's options, such as
             :func:`ntkutils.nngp`.
         noise: variance of the noise in the targets.

@@ -50,9 +50,7 @@ def one_layer_hessian_eigenvalues(model: MLP, x: Tensor) -> Tensor:
     if not isinstance(model, MLP):
         raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
     if model.depth != 1 or model.w[-1].shape[-2] != 1:
-        raise ValueError(
-            f"model: expected one hidden layer and one output, got {model.extra_repr()}"
-        )
+        raise ValueError(f"model: expected one hidden layer and one output, got {model.extra_repr()}")
     x = check_that.require_inputs(model, x, "x")
     with torch.no_grad():
         u = model.affine(1, x)
@@ -125,11 +123,14 @@ def hessian_norm(
 
     def norm(i: int) -> float:
         # H is symmetric, so that its products are those of the gradient's vector-Jacobian product
-        _, times_hessian = vjp(lambda w: grad(output)(w, x[i]), weights)[:2]  # a third only with has_aux
+        # (torch types a pair or, with has_aux, a triple)
+        _, times_hessian = vjp(lambda w: grad(output)(w, x[i]), weights)[:2]
 
         def product(vector: NDArray[Any]) -> NDArray[Any]:
             parts = torch.from_numpy(vector.ravel()).to(like).split(sizes)
-            direction = {name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)}
+            direction = {
+                name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)
+            }
             (result,) = times_hessian(direction)
             return torch.cat([h.flatten() for h in result.values()]).cpu().numpy()
 

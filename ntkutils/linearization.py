@@ -13,9 +13,7 @@ def parameters_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def linearize(
-    model: nn.Module, params: Parameters | None = None
-) -> Callable[[Parameters, Tensor], Tensor]:
+def linearize(model: nn.Module, params: Parameters | None = None) -> Callable[[Parameters, Tensor], Tensor]:
     r"""Return the linearization of a network about ``params``, as a function of weights and input.
 
     :math:`\tilde f(w; x) = f(w^{(0)}; x) + \nabla f_x(w^{(0)})^T (w - w^{(0)})`, by one
@@ -58,13 +56,9 @@ def linearize(
 
 def _require_same(params: Parameters, anchor: Parameters) -> None:
     if params.keys() != anchor.keys():
-        raise ValueError(
-            f"params: expected the names {sorted(anchor)}, got {sorted(params)}"
-        )
+        raise ValueError(f"params: expected the names {sorted(anchor)}, got {sorted(params)}")
     for name, expected in anchor.items():
         if params[name].shape != expected.shape:
             raise ValueError(
-                f"params[{name!r}]: expected shape {tuple(expected.shape)}, "
-                f"got {tuple(params[name].shape)}"
+                f"params[{name!r}]: expected shape {tuple(expected.shape)}, got {tuple(params[name].shape)}"
             )
-

@@ -72,9 +72,7 @@ def _logs(k: float, values: Tensor) -> Tensor:
     check_that.require_scale(k, "k", positive=True)
     values = check_that.require_tensor(values, name)
     if values.ndim != 1 or len(values) < 2:
-        raise ValueError(
-            f"{name}: expected at least two samples, shape (S,), got {tuple(values.shape)}"
-        )
+        raise ValueError(f"{name}: expected at least two samples, shape (S,), got {tuple(values.shape)}")
     if (values <= 0).any():
         raise ValueError(f"{name}: expected positive numbers, got {values.min().item():.6g}")
     return values.detach().cpu().double().log()

@@ -36,7 +36,9 @@ def sample_ntk_by_layer(
         width: the number of units of every hidden layer, at least n+1.
         depth: the number L of hidden layers.
         copies: the number S of networks.
-        activation, weight_std, bias_std: as for :class:`ntkutils.MLP`.
+        activation: a name in :mod:`ntkutils.activations`, or an Activation.
+        weight_std: sigma_w.
+        bias_std: sigma_b.
         generator: the source of randomness, for an explicit seed; torch's own if not given.
 
     Returns:

@@ -141,8 +141,12 @@ def train_linearized(
     :func:`ntkutils.gradient_descent`.
 
     Args:
-        model, x, targets, learning_rate, x_test: as in :func:`train`.
+        model: the network at the start; it is not changed.
+        x: the training points, shape (n, in_features).
+        targets: y, in one of the shapes that :func:`train` takes.
+        learning_rate: eta; for a model with copies also shape (S,), its own for each.
         steps: one number of steps, or a vector of T, such as a :class:`Trace` has.
+        x_test: more points to predict at, shape (m, in_features).
 
     Returns:
         The outputs ``train`` and ``test``, shaped as those of a :class:`Trace` (without the axis T
@@ -223,9 +227,7 @@ def _targets(model: MLP, x: Tensor, targets: object) -> Tensor:
     if model.copies is not None:
         shapes.append((model.copies, *shapes[0]))
     if tuple(y.shape) not in shapes:
-        raise ValueError(
-            f"targets: expected shape {' or '.join(map(str, shapes))}, got {tuple(y.shape)}"
-        )
+        raise ValueError(f"targets: expected shape {' or '.join(map(str, shapes))}, got {tuple(y.shape)}")
     return y[..., None] if o == 1 else y
 
 
