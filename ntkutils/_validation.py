@@ -16,7 +16,16 @@ FLOATS = (torch.float32, torch.float64)
 
 
 class SingularKernelError(ValueError):
-    """A kernel matrix has no usable inverse at the precision of its dtype."""
+    """A kernel matrix has no usable inverse at the precision of its dtype.
+
+    Example:
+        >>> x = torch.ones(2, 3).double()  # twice the same point
+        >>> try:
+        ...     nu.gradient_flow(nu.ntk(x, depth=1), torch.tensor([0.0, 1.0]).double())
+        ... except nu.SingularKernelError as error:
+        ...     print("two equal or nearly equal points" in str(error))
+        True
+    """
 
 
 def require_tensor(x: object, name: str) -> Tensor:

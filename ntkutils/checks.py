@@ -14,7 +14,15 @@ ORACLES = ("neural-tangents", "torch", "autodiff", "quadrature", "50 digits")
 
 
 class CheckFailed(AssertionError):
-    """A formula and its oracle disagree by more than the stated bound."""
+    """A formula and its oracle disagree by more than the stated bound.
+
+    Example:
+        >>> try:
+        ...     nu.check("eq-half", [0.5], [0.25], oracle="50 digits", against="1/4", bound=1e-15)
+        ... except nu.checks.CheckFailed as error:
+        ...     print("ratio 2;" in str(error))
+        True
+    """
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,11 @@ def check(
         CheckFailed: when they differ by more, naming the worst entry, both values, their ratio and
             the bound.
         ValueError, TypeError: when there is nothing to compare, or shapes or arguments do not fit.
+
+    Example:
+        >>> formula = nu.activations.relu.dual(torch.zeros(1).double())
+        >>> nu.check("eq-relu", formula, [1 / torch.pi], oracle="50 digits", against="1/π", bound=1e-15)
+        ✓ eq-relu against 50 digits (1/π): 1 number agrees to 1e-15 of the largest
     """
     display(compare(label, formula, expected, oracle, against, bound, z, resolution, inequality))
 

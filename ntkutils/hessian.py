@@ -18,7 +18,17 @@ SMALL = 32  # parameters up to which the matrix itself is made: Lanczos wants mo
 
 
 class ConvergenceError(ArithmeticError):
-    """An iteration did not reach the accuracy that was asked for."""
+    """An iteration did not reach the accuracy that was asked for.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> model = nu.MLP(2, 50, depth=2, activation="erf", generator=generator, dtype=torch.float64)
+        >>> try:
+        ...     nu.hessian_norm(model, torch.ones(1, 2).double(), tol=1e-14, restarts=1)
+        ... except nu.ConvergenceError as error:
+        ...     print("allow more restarts" in str(error))
+        True
+    """
 
 
 def one_layer_hessian_eigenvalues(model: MLP, x: Tensor) -> Tensor:
@@ -44,6 +54,12 @@ def one_layer_hessian_eigenvalues(model: MLP, x: Tensor) -> Tensor:
 
     Raises:
         TypeError, ValueError: for another model, and for input that does not fit it.
+
+    Example:
+        >>> model = nu.MLP(1, 1, depth=1, activation="identity", dtype=torch.float64)
+        >>> x = torch.tensor([[3.0]]).double()  # f = A·w·x, whatever A and w are
+        >>> nu.one_layer_hessian_eigenvalues(model, x).flatten().round(decimals=6)
+        tensor([-3.,  3.], dtype=torch.float64)
 
     Source: of the block structure, Liu, Zhu & Belkin 2020 (arXiv:2010.01092).
     """
@@ -100,6 +116,12 @@ def hessian_norm(
     Raises:
         ConvergenceError: when ``restarts`` did not suffice.
         TypeError, ValueError: for input that is not as above.
+
+    Example:
+        >>> model = nu.MLP(1, 1, depth=1, activation="identity", dtype=torch.float64)
+        >>> x = torch.tensor([[3.0], [-5.0]]).double()  # f = A·w·x, whatever A and w are
+        >>> nu.hessian_norm(model, x).round(decimals=6)
+        tensor([3., 5.], dtype=torch.float64)
 
     Source: Lehoucq, Sorensen & Yang 1998, ARPACK Users' Guide, for the method.
     """

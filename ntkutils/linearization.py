@@ -9,15 +9,22 @@ Parameters = Mapping[str, Tensor]
 
 
 def parameters_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the model's parameters by name, cut off from the model and from autograd."""
+    """Return a copy of the model's parameters by name, cut off from the model and from autograd.
+
+    Example:
+        >>> model = nu.MLP(3, width=4, depth=1, dtype=torch.float64)
+        >>> {name: tuple(p.shape) for name, p in nu.parameters_of(model).items()}
+        {'w.0': (4, 3), 'w.1': (1, 4)}
+    """
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
 def linearize(model: nn.Module, params: Parameters | None = None) -> Callable[[Parameters, Tensor], Tensor]:
     r"""Return the linearization of a network about ``params``, as a function of weights and input.
 
-    :math:`\tilde f(w; x) = f(w^{(0)}; x) + \nabla f_x(w^{(0)})^T (w - w^{(0)})`, by one
-    forward-mode pass; no gradient is formed.
+    .. math:: \tilde f(w; x) = f(w^{(0)}; x) + \nabla f_x(w^{(0)})^T (w - w^{(0)}) ,
+
+    by one forward-mode pass; no gradient is formed.
     In neural-tangents: ``nt.linearize(f, params)``.
 
     Args:
@@ -29,6 +36,14 @@ def linearize(model: nn.Module, params: Parameters | None = None) -> Callable[[P
 
     Raises:
         ValueError: when names or shapes of the weights differ from the model's.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> model = nu.MLP(3, width=4, depth=1, generator=generator, dtype=torch.float64)
+        >>> f_lin, x = nu.linearize(model), torch.ones(1, 3).double()
+        >>> twice = {name: 2 * p for name, p in nu.parameters_of(model).items()}
+        >>> round((f_lin(twice, x) / model(x)).item(), 9)  # f is 4 times what it was, its tangent 1 + 2
+        3.0
 
     Source: Lee et al. 2019 (arXiv:1902.06720), eq. 5.
     """

@@ -28,7 +28,15 @@ VALUES_AT_ONCE = 2**22  # 32 MiB a temporary array in float64
 
 
 class QuadratureError(ValueError):
-    """An expectation could not be computed to the accuracy that we promise."""
+    """An expectation could not be computed to the accuracy that we promise.
+
+    Example:
+        >>> try:
+        ...     nu.activations.from_function(lambda z: torch.exp(z**2), name="f")  # E[f(z)²] is infinite
+        ... except nu.quadrature.QuadratureError as error:
+        ...     print("has no finite dual" in str(error))
+        True
+    """
 
 
 @cache

@@ -15,7 +15,14 @@ class Exponent:
 
     Attributes:
         value: of the fit to all samples.
-        low, high: the ends of its 95 % bootstrap interval.
+        low: the lower end of its 95 % bootstrap interval.
+        high: the upper end.
+
+    Example:
+        >>> noise = torch.linspace(0.9, 1.1, 11).double()
+        >>> fit = nu.exponent({k: noise / k for k in (10, 100, 1000)})
+        >>> round(fit.value, 12), fit.low < -1 < fit.high
+        (-1.0, True)
     """
 
     value: float
@@ -44,6 +51,11 @@ def exponent(samples: Mapping[float, Tensor], *, draws: int = 2000, seed: int = 
         TypeError, ValueError: for fewer than two values of k, fewer than two samples at one of them,
             values of k or samples that are not positive (0 has no logarithm), and for samples that
             are all the same, at every k: a constant has no rate.
+
+    Example:
+        >>> noise = torch.linspace(0.9, 1.1, 11).double()
+        >>> print(nu.exponent({k: noise / k**0.5 for k in (10, 100, 1000)}))
+        -0.50 [-0.51, -0.49]
 
     Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
     """

@@ -1,5 +1,7 @@
 r"""The kernels of infinitely wide networks for scikit-learn, as kernels of its Gaussian processes.
 
+They serve wherever scikit-learn takes a kernel::
+
     from ntkutils.sklearn_kernel import NTK
 
     SVC(kernel=NTK(depth=3))
@@ -162,6 +164,13 @@ class NTK(_NetworkKernel):
             "fixed". Narrower ones for deep networks whose activation grows faster than linearly, as
             the kernel may leave float64 within them (an OverflowError).
         bias_std_bounds: likewise for ``bias_std``.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntkutils.sklearn_kernel import NTK
+        >>> NTK(depth=1)(np.eye(2)).round(4)  # 1/π for orthogonal inputs
+        array([[2.    , 0.3183],
+               [0.3183, 2.    ]])
     """
 
     _which = 1
@@ -176,6 +185,13 @@ class NNGP(_NetworkKernel):
     Args:
         depth, activation, weight_std, bias_std, weight_std_bounds, bias_std_bounds: as in
             :class:`NTK`, which also says how the kernel is scaled.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntkutils.sklearn_kernel import NNGP
+        >>> NNGP(depth=1)(np.eye(2)).round(4)  # 1/π for orthogonal inputs
+        array([[1.    , 0.3183],
+               [0.3183, 1.    ]])
     """
 
     _which = 0

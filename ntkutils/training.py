@@ -32,6 +32,13 @@ class Trace:
             they started, shape (T, L+1, [S]).
         norms: the norm of each layer's parameters at the start, shape (L+1, [S]).
         model: the trained network.
+
+    Example:
+        >>> model = nu.MLP(2, width=8, depth=1, dtype=torch.float64)
+        >>> x, y = torch.eye(2).double(), torch.ones(2).double()
+        >>> trace = nu.train(model, x, y, learning_rate=0.1, steps=10, record=[0, 10])
+        >>> trace.steps.tolist(), trace.train.shape, trace.moved[0].tolist()
+        ([0, 10], torch.Size([2, 2]), [0.0, 0.0])
     """
 
     steps: Tensor
@@ -47,6 +54,15 @@ class DivergedError(FloatingPointError):
 
     Attributes:
         trace: the :class:`Trace` up to there.
+
+    Example:
+        >>> model = nu.MLP(1, width=1, depth=0, dtype=torch.float64)
+        >>> one = torch.ones(1).double()
+        >>> try:
+        ...     nu.train(model, one[:, None], one, learning_rate=1e100, steps=9)
+        ... except nu.DivergedError as error:
+        ...     print(error.trace.steps.tolist())  # the error has grown by 1e100 in each
+        [0, 1, 2, 3]
     """
 
     def __init__(self, message: str, trace: Trace) -> None:
@@ -82,6 +98,13 @@ def train(
     Raises:
         DivergedError: as soon as an output or a distance is not finite, for all copies if for one.
         TypeError, ValueError: for arguments that are not as above.
+
+    Example:
+        >>> model = nu.MLP(1, width=1, depth=0, dtype=torch.float64)  # f = w·x
+        >>> x, y = torch.ones(1, 1).double(), torch.ones(1).double()
+        >>> residual = nu.train(model, x, y, learning_rate=0.5, steps=3).train[:, 0] - y
+        >>> residual / residual[0]  # halved by each step
+        tensor([1.0000, 0.5000, 0.2500, 0.1250], dtype=torch.float64)
     """
     if not isinstance(model, MLP):
         raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
@@ -155,6 +178,13 @@ def train_linearized(
     Raises:
         SingularKernelError, TypeError, ValueError: as :func:`ntkutils.gradient_descent`, and for
             arguments that do not fit the model.
+
+    Example:
+        >>> model = nu.MLP(1, width=1, depth=0, dtype=torch.float64)  # its own linearization
+        >>> options = dict(x=torch.ones(1, 1).double(), targets=torch.ones(1).double(), learning_rate=0.5)
+        >>> trace = nu.train(model, **options, steps=3)
+        >>> torch.allclose(nu.train_linearized(model, **options, steps=trace.steps).train, trace.train)
+        True
     """
     if not isinstance(model, MLP):
         raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
