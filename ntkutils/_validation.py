@@ -18,7 +18,16 @@ FLOATS = (torch.float32, torch.float64)
 
 
 class SingularKernelError(ValueError):
-    """A kernel matrix has no usable inverse at the precision of its dtype."""
+    """A kernel matrix has no usable inverse at the precision of its dtype.
+
+    Example:
+        >>> x = torch.ones(2, 3).double()  # twice the same point
+        >>> try:
+        ...     nu.gradient_flow(nu.ntk(x, depth=1), torch.tensor([0.0, 1.0]).double())
+        ... except nu.SingularKernelError as error:
+        ...     print("two equal or nearly equal points" in str(error))
+        True
+    """
 
 
 def require_tensor(x: object, name: str) -> Tensor:
@@ -43,9 +52,7 @@ def require_points(x: object, name: str = "x") -> Tensor:
     """Return ``x`` if it is a matrix of data points, shape (n, d) with d at least 1."""
     x = require_tensor(x, name)
     if x.ndim != 2 or x.shape[1] == 0:
-        raise ValueError(
-            f"{name}: expected shape (n, d), one data point a row, got {tuple(x.shape)}"
-        )
+        raise ValueError(f"{name}: expected shape (n, d), one data point a row, got {tuple(x.shape)}")
     return x
 
 
@@ -69,13 +76,9 @@ def require_pair(
 def require_alike(a: Tensor, b: Tensor, name_a: str, name_b: str) -> None:
     """Raise TypeError when two tensors differ in dtype, ValueError when they differ in device."""
     if a.dtype != b.dtype:
-        raise TypeError(
-            f"{name_a} and {name_b}: expected the same dtype, got {a.dtype} and {b.dtype}"
-        )
+        raise TypeError(f"{name_a} and {name_b}: expected the same dtype, got {a.dtype} and {b.dtype}")
     if a.device != b.device:
-        raise ValueError(
-            f"{name_a} and {name_b}: expected the same device, got {a.device} and {b.device}"
-        )
+        raise ValueError(f"{name_a} and {name_b}: expected the same device, got {a.device} and {b.device}")
 
 
 def require_memory(which: str, x1: Tensor, x2: Tensor) -> None:
@@ -133,9 +136,10 @@ def require_inputs(model: MLP, x: object, name: str) -> Tensor:
 
 def require_one_network(model: object) -> None:
     """Raise ValueError for an MLP that is several networks at once."""
-    if getattr(model, "copies", None) is not None:
+    copies = getattr(model, "copies", None)
+    if copies is not None:
         raise ValueError(
-            f"model: expected one network, got {model.copies} copies; model.member(s) is one of them"
+            f"model: expected one network, got {copies} copies; model.member(s) is one of them"
         )
 
 

@@ -5,6 +5,11 @@ For jointly Gaussian :math:`(u, v)` with covariance :math:`\Lambda`, a layer of 
 :math:`\xi` these are the *dual activation* :math:`\check\phi(\xi)` and its derivative
 :math:`\check\phi'(\xi)`. All activations here are normalised: :math:`E[\phi(z)^2]=1` for
 :math:`z\sim N(0,1)`, so that :math:`\check\phi(1)=1`.
+
+Example:
+    >>> zero = torch.zeros(1).double()
+    >>> [name for name, phi in nu.activations.BY_NAME.items() if phi.dual(zero).abs() < 1e-15]
+    ['identity', 'sign', 'sin', 'erf']
 """
 
 import dataclasses
@@ -36,6 +41,13 @@ class Activation:
         derivative: :math:`\phi'`, elementwise; at a kink or jump, the mean of both sides.
         moments: maps the covariance of (u, v) to that of (phi(u), phi(v)).
         derivative_moments: maps it to the tensor of E[phi'(u) phi'(v)].
+
+    Example:
+        >>> xi = torch.tensor([0.0, 1.0]).double()  # independent, equal
+        >>> nu.activations.relu.dual(xi)  # 1/π and 1
+        tensor([0.3183, 1.0000], dtype=torch.float64)
+        >>> nu.activations.relu.dual_derivative(xi)
+        tensor([0.5000, 1.0000], dtype=torch.float64)
     """
 
     name: str
@@ -141,9 +153,10 @@ def _step(z: Tensor) -> Tensor:
 def _require_real(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a real number, got {value!r}")
-    if not -LARGEST <= value <= LARGEST:  # not for NaN
+    number = float(value)
+    if not -LARGEST <= number <= LARGEST:  # not for NaN
         raise ValueError(f"{name}: expected a number of at most {LARGEST:g} in size, got {value!r}")
-    return float(value)
+    return number
 
 
 def _require_degree(value: object) -> int:
@@ -183,6 +196,11 @@ def leaky_relu(alpha: float = 0.01) -> Activation:
 
     Args:
         alpha: slope for z < 0, at most 1e100 in size; torch's 0.01 if not given.
+
+    Example:
+        >>> xi = torch.tensor([-0.5, 0.5, 1.0]).double()
+        >>> nu.activations.leaky_relu(1.0).dual(xi)  # the identity
+        tensor([-0.5000,  0.5000,  1.0000], dtype=torch.float64)
     """
     alpha = _require_real(alpha, "alpha")
     return _piecewise_linear(f"leaky_relu({alpha!r})", alpha)
@@ -216,6 +234,11 @@ def rectified_monomial(degree: int) -> Activation:
 
     Args:
         degree: from 0 to 30; 0 is ``step``, 1 is ``relu``.
+
+    Example:
+        >>> xi = torch.tensor([0.0, 1.0]).double()
+        >>> nu.activations.rectified_monomial(2).dual(xi)  # (1/2)²/(3/2) for independent u and v
+        tensor([0.1667, 1.0000], dtype=torch.float64)
     """
     degree = _require_degree(degree)
     name = f"rectified_monomial({degree})"
@@ -238,6 +261,11 @@ def polynomial(coefficients: Sequence[float]) -> Activation:
 
     Args:
         coefficients: c, from the constant upwards; at least one is not 0, at most degree 30.
+
+    Example:
+        >>> xi = torch.tensor([0.5, 1.0]).double()
+        >>> 22 * nu.activations.polynomial([0.0, 1.0, 0.0, 1.0]).dual(xi)  # 16 ξ + 6 ξ³
+        tensor([ 8.7500, 22.0000], dtype=torch.float64)
     """
     c = _require_coefficients(coefficients)
     largest = max(max(c), -min(c))
@@ -251,6 +279,11 @@ def monomial(degree: int) -> Activation:
 
     Args:
         degree: from 0 to 30.
+
+    Example:
+        >>> xi = torch.tensor([0.0, 0.5, 1.0]).double()
+        >>> nu.activations.monomial(2).dual(xi)  # (1 + 2 ξ²)/3
+        tensor([0.3333, 0.5000, 1.0000], dtype=torch.float64)
     """
     degree = _require_degree(degree)
     slope = [0.0] * (degree - 1) + [float(degree)]
@@ -278,6 +311,12 @@ def hermite(degree: int) -> Activation:
     r"""Return the normalised Hermite polynomial :math:`He_n(z)/\sqrt{n!}`, n = ``degree``.
 
     At unit variances its dual activation is :math:`\xi^n`: what all others are sums of.
+
+    Example:
+        >>> xi = torch.tensor([-0.5, 0.5, 1.0]).double()
+        >>> nu.activations.hermite(3).dual(xi)  # ξ³
+        tensor([-0.1250,  0.1250,  1.0000], dtype=torch.float64)
+
     Source: Daniely, Frostig & Singer 2016 (arXiv:1602.05897).
 
     Args:
@@ -310,6 +349,11 @@ def sinusoid(frequency: float = 1.0, phase: float = 0.0) -> Activation:
     Args:
         frequency: not 0, at most 1e100 in size.
         phase: at most 1e100 in size.
+
+    Example:
+        >>> xi = torch.tensor([0.0, 1.0]).double()
+        >>> nu.activations.sinusoid(1.0, torch.pi / 4).dual(xi)  # exp(ξ - 1)
+        tensor([0.3679, 1.0000], dtype=torch.float64)
     """
     frequency, phase = _require_real(frequency, "frequency"), _require_real(phase, "phase")
     if frequency == 0:
@@ -326,6 +370,11 @@ def rbf(gamma: float = 1.0) -> Activation:
 
     Args:
         gamma: a positive number; 1 if not given.
+
+    Example:
+        >>> xi = torch.tensor([0.0, 1.0]).double()  # E[(u-v)²] = 2 and 0
+        >>> nu.activations.rbf(gamma=0.5).dual(xi)  # exp(-1) and 1
+        tensor([0.3679, 1.0000], dtype=torch.float64)
     """
     gamma = check_that.require_scale(gamma, "gamma", positive=True)
     return _sinusoid(f"rbf({gamma!r})", (2 * gamma) ** 0.5, 0.5**0.5, 0.5**0.5)
@@ -358,7 +407,14 @@ gaussian = _normalised(
 # --- erf and its relatives ---------------------------------------------------------------------------
 
 
-def _erf(scale: float) -> tuple[Callable, Callable, Callable, Callable]:
+def _erf(
+    scale: float,
+) -> tuple[
+    Callable[[Tensor], Tensor],
+    Callable[[Tensor], Tensor],
+    Callable[[Covariance], Covariance],
+    Callable[[Covariance], Tensor],
+]:
     """erf(scale·z), its derivative and expectations."""
     power = 2 * scale**2  # closed_forms has erf(z/√2)
     return (
@@ -412,22 +468,31 @@ def from_function(
 
     Raises:
         QuadratureError: here or when a kernel is computed, if an expectation cannot be had to 1e-10.
+
+    Example:
+        >>> phi = nu.activations.from_function(torch.relu, kinks=(0.0,))
+        >>> xi = torch.tensor([[0.5]]).double()
+        >>> torch.allclose(phi.dual(xi), nu.activations.relu.dual(xi), rtol=1e-10)
+        True
     """
-    name = name or getattr(function, "__name__", "function")
+    called = name or str(getattr(function, "__name__", "function"))
 
     def slope(z: Tensor) -> Tensor:
-        return torch.func.jvp(function, (z,), (torch.ones_like(z),))[1]
+        result: Tensor = torch.func.jvp(function, (z,), (torch.ones_like(z),))[1]
+        return result
 
     def moments(Lambda: Covariance) -> Covariance:
-        of = lambda pairs: expectation(function, pairs, kinks, name)  # noqa: E731
-        same = (Covariance(sd, sd, sd**0, 0 * sd) for sd in (Lambda.sd1, Lambda.sd2))
-        return Covariance.of_moments(of(Lambda), *(of(pairs) for pairs in same))
+        def of(pairs: Covariance) -> Tensor:
+            return expectation(function, pairs, kinks, called)
+
+        one, two = (Covariance(sd, sd, torch.ones_like(sd), 0 * sd) for sd in (Lambda.sd1, Lambda.sd2))
+        return Covariance.of_moments(of(Lambda), of(one), of(two))
 
     def derivative_moments(Lambda: Covariance) -> Tensor:
-        return expectation(derivative or slope, Lambda, kinks, f"{name}'")
+        return expectation(derivative or slope, Lambda, kinks, f"{called}'")
 
     norm = None if normalise else 1.0
-    return _normalised(name, function, derivative or slope, moments, derivative_moments, norm)
+    return _normalised(called, function, derivative or slope, moments, derivative_moments, norm)
 
 
 _NAMED = (
@@ -444,6 +509,10 @@ def get(activation: str | Activation) -> Activation:
     Raises:
         ValueError: for an unknown name, with the nearest known one.
         TypeError: for anything else.
+
+    Example:
+        >>> nu.activations.get("relu") is nu.activations.relu
+        True
     """
     if isinstance(activation, Activation):
         return activation

@@ -1,12 +1,15 @@
 r"""The kernels of ReLU networks without biases, in place: what most people compute most of the time.
 
-Without biases the norms of a ReLU network's inputs factor out, and its kernels are functions of the angle:
-:math:`\Lambda^{(L)} = |x|\,|\tilde x|\,\sigma_w^{2(L+1)}\xi_L` and the same with :math:`\kappa_L` for the NTK,
+Without biases the norms of a ReLU network's inputs factor out, and its kernels are functions of the
+angle:
+:math:`\Lambda^{(L)} = |x|\,|\tilde x|\,\sigma_w^{2(L+1)}\xi_L` and the same with :math:`\kappa_L` for
+the NTK,
 
 .. math::
 
     \xi_{l+1} = \xi_l + (\sin\theta_l - \theta_l\cos\theta_l)/\pi, \qquad
-    \kappa_{l+1} = \xi_{l+1} + (1-\theta_l/\pi)\,\kappa_l, \qquad \cos\theta_l = \xi_l, \quad \kappa_0 = \xi_0 .
+    \kappa_{l+1} = \xi_{l+1} + (1-\theta_l/\pi)\,\kappa_l, \qquad
+    \cos\theta_l = \xi_l, \quad \kappa_0 = \xi_0 .
 
 These are the steps of :func:`ntkutils.recursion.recursion`, to which the tests hold them; but they write
 over their own memory, which stays in the processor's cache, and that makes them two to three times as fast.

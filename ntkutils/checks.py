@@ -4,6 +4,7 @@ import math
 import sys
 from dataclasses import asdict, dataclass, field
 from html import escape
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,15 @@ ORACLES = ("neural-tangents", "torch", "autodiff", "quadrature", "50 digits")
 
 
 class CheckFailed(AssertionError):
-    """A formula and its oracle disagree by more than the stated bound."""
+    """A formula and its oracle disagree by more than the stated bound.
+
+    Example:
+        >>> try:
+        ...     nu.check("eq-half", [0.5], [0.25], oracle="50 digits", against="1/4", bound=1e-15)
+        ... except nu.checks.CheckFailed as error:
+        ...     print("ratio 2;" in str(error))
+        True
+    """
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Check:
             )
         return f"{self.label} against {self.oracle} ({self.against}): {verdict}"
 
-    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
         link = f'<a href="#equation-{self.label}">{self.label}</a>'
         html = escape(f"✓ {self.line}").replace(self.label, link, 1)
         data = {"text/plain": f"✓ {self.line}", "text/html": f'<div class="ntk-check">{html}</div>'}
@@ -108,6 +117,11 @@ def check(
         CheckFailed: when they differ by more, naming the worst entry, both values, their ratio and
             the bound.
         ValueError, TypeError: when there is nothing to compare, or shapes or arguments do not fit.
+
+    Example:
+        >>> formula = nu.activations.relu.dual(torch.zeros(1).double())
+        >>> nu.check("eq-relu", formula, [1 / torch.pi], oracle="50 digits", against="1/π", bound=1e-15)
+        ✓ eq-relu against 50 digits (1/π): 1 number agrees to 1e-15 of the largest
     """
     display(compare(label, formula, expected, oracle, against, bound, z, resolution, inequality))
 
@@ -146,10 +160,11 @@ def compare(
             raise ValueError(f"{label}: expected a larger side above 0, got {large.min().item():.6g}")
         errors = small / large
     else:
-        if z is None:
+        if bound is not None:
             kind, limit, unit = "exact", bound, "of the largest"
             error = expected.abs().max().expand(shape)
         else:
+            assert z is not None and resolution is not None  # as was required above
             kind, limit, unit = "statistical", z, "standard errors"
             given = expected.mean(0)
             largest = formula.abs().max()

@@ -123,7 +123,7 @@ def rectified_monomial(Lambda: Covariance, n: int) -> Covariance:
     theta, xi = Lambda.theta, Lambda.xi
     # J_n/π = P - (θ P - sin θ Q)/π; P is the dual of z^n, and 1 - P/top is had without cancellation
     arc = (theta * _evaluate(P, xi) - theta.sin() * _evaluate(Q, xi)) / (PI * top)
-    gap = sum(c / top * gap_l for c, gap_l in zip(P.coef, _gaps_of_powers(Lambda, n))) + arc
+    gap = sum((c / top * gap_l for c, gap_l in zip(P.coef, _gaps_of_powers(Lambda, n), strict=True)), arc)
     return top / 2 * Covariance(Lambda.sd1**n, Lambda.sd2**n, 1 - gap, gap * (2 - gap))
 
 
@@ -147,7 +147,7 @@ def _evaluate(polynomial: Polynomial, x: Tensor) -> Tensor:
 def _gaps_of_powers(Lambda: Covariance, degree: int) -> list[Tensor]:
     """1 - xi^l for l = 0..degree, by 1 - xi^(l+2) = 1 - xi^l + xi^l (1 - xi²)."""
     gaps = [torch.zeros_like(Lambda.xi), Lambda.gap]
-    for l in range(degree - 1):  # noqa: E741
+    for l in range(degree - 1):
         gaps.append(gaps[l] + Lambda.xi**l * Lambda.sin2)
     return gaps[: degree + 1]
 
@@ -166,7 +166,7 @@ def power_expansion(coefficients: list[float]) -> Expansion:
         a = [torch.zeros_like(sd) for _ in coefficients]
         for n, c in enumerate(coefficients):
             for i in range(n // 2 + 1):
-                l = n - 2 * i  # noqa: E741
+                l = n - 2 * i
                 weight = math.factorial(n) / (2**i * math.factorial(i) * math.factorial(l) ** 0.5)
                 a[l] = a[l] + c * weight * sd**n
         return a
@@ -180,7 +180,7 @@ def hermite_expansion(n: int) -> Expansion:
     def expand(sd: Tensor) -> list[Tensor]:
         a = [torch.zeros_like(sd) for _ in range(n + 1)]
         for i in range(n // 2 + 1):
-            l = n - 2 * i  # noqa: E741
+            l = n - 2 * i
             weight = (math.factorial(n) / math.factorial(l)) ** 0.5 / (2**i * math.factorial(i))
             a[l] = weight * sd**l * ((sd - 1) * (sd + 1)) ** i
         return a
@@ -195,11 +195,13 @@ def series(Lambda: Covariance, expand: Expansion) -> Covariance:
     def one_minus(Lambda: Covariance, beta: list[Tensor]) -> Tensor:
         """1 - Σ αβ xi^l = ½ Σ (α-β)² + Σ αβ (1-xi^l) for unit vectors α, β."""
         gaps = _gaps_of_powers(Lambda, len(beta) - 1)
-        return sum((a - b) ** 2 / 2 + a * b * gap for a, b, gap in zip(alpha, beta, gaps))
+        terms = ((a - b) ** 2 / 2 + a * b * gap for a, b, gap in zip(alpha, beta, gaps, strict=True))
+        return sum(terms, torch.zeros_like(Lambda.xi))
 
     minus = one_minus(Lambda, beta)
     plus = one_minus(_negated(Lambda), [-((-1) ** l) * b for l, b in enumerate(beta)])
-    xi = sum(a * b * Lambda.xi**l for l, (a, b) in enumerate(zip(alpha, beta)))
+    pairs = enumerate(zip(alpha, beta, strict=True))
+    xi = sum((a * b * Lambda.xi**l for l, (a, b) in pairs), torch.zeros_like(Lambda.xi))
     # near ±1 the sum over xi^l would hand the rounding of xi on, multiplied by the degree
     xi = torch.where(Lambda.sin2 < 0.5, (plus - minus) / 2, xi)
     return Covariance(sd1, sd2, xi, minus * plus)
@@ -207,7 +209,7 @@ def series(Lambda: Covariance, expand: Expansion) -> Covariance:
 
 def series_slopes(Lambda: Covariance, expand_slope: Expansion) -> Tensor:
     """E = Σ_l a_l(sd1) a_l(sd2) xi^l, with the expansion of the derivative."""
-    pairs = zip(expand_slope(Lambda.sd1), expand_slope(Lambda.sd2))
+    pairs = zip(expand_slope(Lambda.sd1), expand_slope(Lambda.sd2), strict=True)
     return sum((a * b * Lambda.xi**l for l, (a, b) in enumerate(pairs)), torch.zeros_like(Lambda.xi))
 
 
@@ -215,7 +217,7 @@ def _length_and_direction(a: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """The root of Σ a_l² without overflow or underflow, and a over it."""
     largest = torch.stack(a).abs().amax(0)
     a = [x / _nonzero(largest) for x in a]
-    length = root(sum(x**2 for x in a))
+    length = root(sum((x**2 for x in a), torch.zeros_like(largest)))
     return largest * length, [x / _nonzero(length) for x in a]
 
 
@@ -231,9 +233,7 @@ def sinusoid(Lambda: Covariance, p: float, q: float) -> Covariance:
     """Of p·sin z + q·cos z, p² + q² = 1: E = (exp(-D/2) - k exp(-S/2))/2 with k = p² - q²."""
     D, S = _variance_of_difference(Lambda), _variance_of_difference(_negated(Lambda))
     k, one_minus_k, one_minus_k2 = p**2 - q**2, 2 * q**2, (2 * p * q) ** 2
-    sd1, sd2 = (
-        root((one_minus_k - k * torch.expm1(-2 * var)) / 2) for var in (Lambda.var1, Lambda.var2)
-    )
+    sd1, sd2 = (root((one_minus_k - k * torch.expm1(-2 * var)) / 2) for var in (Lambda.var1, Lambda.var2))
     size = _nonzero(sd1) * _nonzero(sd2)
     # exp(-D/2) - exp(-S/2), as S - D = 4 E[uv]
     larger = torch.exp(-torch.minimum(D, S) / 2)
@@ -256,7 +256,7 @@ def sinusoid_slopes(Lambda: Covariance, p: float, q: float) -> Tensor:
 
 
 def exp(Lambda: Covariance) -> Covariance:
-    """E = exp(S/2), so a correlation of exp(-D/2)."""
+    """Of exp(z): E = exp(S/2), so a correlation of exp(-D/2)."""
     D = _variance_of_difference(Lambda)
     return Covariance(Lambda.var1.exp(), Lambda.var2.exp(), torch.exp(-D / 2), -torch.expm1(-D))
 
@@ -310,7 +310,7 @@ def gaussian_slopes(Lambda: Covariance) -> Tensor:
 
 
 def erf(Lambda: Covariance) -> Covariance:
-    """Of erf(z/√2): E = (2/π) asin y. Williams 1997, eq. 11."""
+    """E = (2/π) asin y for erf(z/√2): Williams 1997, eq. 11."""
     s = _Sine(Lambda)
     cos1, cos2 = (s.r1 * (1 + s.p1)).sqrt(), (s.r2 * (1 + s.p2)).sqrt()
     angle1, angle2 = torch.atan2(s.p1, cos1), torch.atan2(s.p2, cos2)
@@ -338,10 +338,10 @@ def erf_slopes(Lambda: Covariance) -> Tensor:
 
 
 def gelu(Lambda: Covariance) -> Covariance:
-    r"""Of z·Φ(z) = (z + z·erf(z/√2))/2, an odd and an even part. Tsuchida et al. 2021
-    (arXiv:2002.08517).
+    r"""Of z·Φ(z) = (z + z·erf(z/√2))/2, an odd and an even part: Tsuchida et al. 2021.
 
-    E = root of AB·(xi + e)/4 with e = (2/π)(xi asin y + q(R + xi² r1 r2/R)) from the even part.
+    E = root of AB·(xi + e)/4 with e = (2/π)(xi asin y + q(R + xi² r1 r2/R)) from the even part
+    (arXiv:2002.08517).
     """
 
     def defect(s: _Sine) -> Tensor:

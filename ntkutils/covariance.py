@@ -149,7 +149,7 @@ def of_cosines(
     small = torch.cat(
         [
             _sin2(small1[a], small2[b], s)
-            for a, b, s in zip(i.split(65536), j.split(65536), sign.split(65536))
+            for a, b, s in zip(*(z.split(65536) for z in (i, j, sign)), strict=True)
         ]
     )
     xi = xi.index_put((i, j), sign * (1 - small).sqrt())
@@ -158,8 +158,9 @@ def of_cosines(
 
 
 def _scaled(x: Tensor, norm: Tensor) -> Tensor:
-    """x with norms between 1/2 and 1, scaled by powers of 2, so without rounding."""
-    return torch.ldexp(x, -torch.frexp(norm).exponent)
+    """Return x with norms between 1/2 and 1, scaled by powers of 2, so without rounding."""
+    scaled: Tensor = torch.ldexp(x, -torch.frexp(norm).exponent)
+    return scaled
 
 
 def _sin2(x: Tensor, y: Tensor, sign: Tensor) -> Tensor:
@@ -169,7 +170,8 @@ def _sin2(x: Tensor, y: Tensor, sign: Tensor) -> Tensor:
     near = ratio * y
     rest = (x - near) - _rounding_of_product(ratio, y, near)
     across = rest - y * ((rest * y).sum(1, keepdim=True) / (y * y).sum(1, keepdim=True))
-    return across.square().sum(1) / x.square().sum(1)
+    sin2: Tensor = across.square().sum(1) / x.square().sum(1)
+    return sin2
 
 
 def _rounding_of_product(a: Tensor, b: Tensor, product: Tensor) -> Tensor:

@@ -26,6 +26,12 @@ class Prediction:
             when these were several.
         test: at the test points, likewise; None without test points.
         eigenvalues: of the training kernel plus ridge, ascending.
+
+    Example:
+        >>> K = torch.tensor([4.0, 1.0]).double().diag()
+        >>> prediction = nu.gradient_flow(K, torch.ones(2).double())
+        >>> prediction.eigenvalues.tolist(), prediction.condition_number, prediction.test
+        ([1.0, 4.0], 4.0, None)
     """
 
     train: Tensor
@@ -51,7 +57,9 @@ def gradient_flow(
 ) -> Prediction:
     r"""Return the predictions after gradient flow :math:`\dot w = -\nabla\mathrm{loss}` for a time.
 
-    :math:`f_t(x) = f_0(x) - K(x,X)\,K^{-1}(I - e^{-Kt})\,(f_0(X) - y)`. In neural-tangents:
+    .. math:: f_t(x) = f_0(x) - K(x,X)\,K^{-1}(I - e^{-Kt})\,(f_0(X) - y) .
+
+    In neural-tangents:
     ``nt.predict.gradient_descent_mse(K, y)(n·o·t, f0_train, f0_test, K_test)``, where n·o is the
     number of targets.
 
@@ -63,13 +71,21 @@ def gradient_flow(
         initial: f_0 at the training points, shaped as ``targets``; 0 if not given.
         test_kernel: K(test, train), shape (m, n) or (m, n, o, o); no test predictions if not given.
         test_initial: f_0 at the test points; 0 if not given.
-        ridge: lambda of a penalty lambda/2·|w - w0|² on the weights, added to the kernel's diagonal.
+        ridge: lambda of a penalty :math:`\tfrac\lambda2|w-w^{(0)}|^2` on the weights, added to the
+            kernel's diagonal.
 
     Raises:
         SingularKernelError: when the kernel plus ridge is singular to the precision of its dtype and
             the time is infinite, or so long that rounding would decide what has been learned.
         TypeError, ValueError: for input that does not fit together, is not finite, or a kernel that is
             not symmetric positive semidefinite.
+
+    Example:
+        >>> K = torch.tensor([1.0, 2.0]).double().diag()
+        >>> y = torch.ones(2).double()
+        >>> log_2 = torch.tensor(2.0).double().log()
+        >>> nu.gradient_flow(K, y, time=log_2).train  # 1 - exp(-eigenvalue·t)
+        tensor([0.5000, 0.7500], dtype=torch.float64)
 
     Source: Jacot, Gabriel & Hongler 2018 (arXiv:1806.07572), section 5; Lee et al. 2019
     (arXiv:1902.06720), eqs. 9-11, with a learning rate of 1.
@@ -79,9 +95,7 @@ def gradient_flow(
     def learned(eigenvalue: Tensor, t: Tensor) -> Tensor:
         return -torch.expm1(-eigenvalue * t)
 
-    return _predict(
-        kernel, targets, times, learned, initial, test_kernel, test_initial, ridge, slope=1.0
-    )
+    return _predict(kernel, targets, times, learned, initial, test_kernel, test_initial, ridge, slope=1.0)
 
 
 def gradient_descent(
@@ -97,17 +111,29 @@ def gradient_descent(
 ) -> Prediction:
     r"""Return the predictions after full-batch gradient descent for a number of steps.
 
-    :math:`f_s(x) = f_0(x) - K(x,X)\,K^{-1}\big(I - (I-\eta K)^s\big)\,(f_0(X) - y)`, which
-    converges as s grows if and only if :math:`\eta < 2/\lambda_{\max}`.
+    .. math:: f_s(x) = f_0(x) - K(x,X)\,K^{-1}\big(I - (I-\eta K)^s\big)\,(f_0(X) - y) ,
+
+    which converges as s grows if and only if :math:`\eta < 2/\lambda_{\max}`.
 
     Args:
+        kernel: the training kernel, shape (n, n) or (n, n, o, o).
+        targets: y, shape (n,) or (n, o).
         steps: s, whole numbers of at least 0, ``math.inf`` included; a number, or a vector of them.
         learning_rate: eta, for the loss with a sum, not a mean, over data points.
-        kernel, targets, initial, test_kernel, test_initial, ridge: as in :func:`gradient_flow`.
+        initial: f_0 at the training points; 0 if not given.
+        test_kernel: K(test, train); no test predictions if not given.
+        test_initial: f_0 at the test points; 0 if not given.
+        ridge: lambda of a penalty on the weights, as in :func:`gradient_flow`.
 
     Raises:
         SingularKernelError, TypeError, ValueError: as :func:`gradient_flow`, and ValueError for
             infinitely many steps at a learning rate that does not converge, or a fraction of a step.
+
+    Example:
+        >>> K = torch.tensor([1.0, 2.0]).double().diag()
+        >>> y = torch.ones(2).double()
+        >>> nu.gradient_descent(K, y, 2, learning_rate=0.25).train  # 1 - (1 - 0.25·eigenvalue)²
+        tensor([0.4375, 0.7500], dtype=torch.float64)
     """
     amounts = _amounts(steps, "steps")
     rate = check_that.require_scale(learning_rate, "learning_rate", positive=True)

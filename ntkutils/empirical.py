@@ -1,5 +1,6 @@
 r"""The neural tangent kernel of a network of finite width: inner products of its gradients."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -27,6 +28,13 @@ def empirical_ntk_by_backward(model: nn.Module, x1: Tensor, x2: Tensor | None = 
 
     Raises:
         ValueError: for an MLP with copies.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> model = nu.MLP(2, width=50, depth=2, generator=generator, dtype=torch.float64)
+        >>> x = torch.tensor([[1.0, 2.0], [3.0, -1.0]]).double()
+        >>> torch.allclose(nu.empirical_ntk_by_backward(model, x), nu.empirical_ntk(model, x))
+        True
     """
     check_that.require_one_network(model)
     x2 = x1 if x2 is None else x2
@@ -36,7 +44,7 @@ def empirical_ntk_by_backward(model: nn.Module, x1: Tensor, x2: Tensor | None = 
         for j, x_tilde in enumerate(x2):
             grads = torch.autograd.grad(model(x[None]).squeeze(), weights)
             grads_tilde = torch.autograd.grad(model(x_tilde[None]).squeeze(), weights)
-            entries[i, j] = sum((g * g_tilde).sum() for g, g_tilde in zip(grads, grads_tilde))
+            entries[i, j] = sum((g * g_tilde).sum() for g, g_tilde in zip(grads, grads_tilde, strict=True))
     return entries
 
 
@@ -54,8 +62,8 @@ def empirical_ntk(
         model: any module that treats the examples of a batch independently.
         x1: examples, shape (n1, ...); for an MLP (n1, in_features).
         x2: examples, shape (n2, ...); ``x1`` if not given.
-        chunk_size: how many examples' gradients are held at a time, for a module that is no MLP;
-            as many as fit into 256 MiB if not given.
+        chunk_size: how many examples' gradients (of an MLP: layers) are held at a time; as many as
+            fit into 256 MiB if not given.
 
     Returns:
         Shape (n1, n2) if the output for one example is a scalar or has one entry; else
@@ -65,12 +73,18 @@ def empirical_ntk(
     Raises:
         TypeError, ValueError: for input that does not fit the model or is not finite, and for a
             module whose outputs mix examples (batch normalization in training mode) or are random.
+
+    Example:
+        >>> model = nu.MLP(2, width=1, depth=0, dtype=torch.float64)  # f = w·x, whose gradient is x
+        >>> x = torch.tensor([[1.0, 2.0], [3.0, -1.0]]).double()
+        >>> nu.empirical_ntk(model, x)
+        tensor([[ 5.,  1.],
+                [ 1., 10.]], dtype=torch.float64)
     """
     if isinstance(model, MLP):
         x1, x2 = check_that.require_pair(x1, x2)
         check_that.require_inputs(model, x1, "x1")
-        with torch.no_grad():
-            return _scalar_if_one(sum(_layer_terms(model, x1, x2)))
+        return _scalar_if_one(_of_mlp(model, x1, x2, chunk_size))
     x1 = check_that.require_tensor(x1, "x1")
     x2 = x1 if x2 is None else check_that.require_tensor(x2, "x2")
     check_that.require_alike(x1, x2, "x1", "x2")
@@ -96,6 +110,14 @@ def empirical_ntk_by_layer(model: MLP, x1: Tensor, x2: Tensor | None = None) -> 
 
     Raises:
         TypeError, ValueError: for a model that is no MLP, and for input that does not fit it.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> model = nu.MLP(2, width=50, depth=2, generator=generator, dtype=torch.float64)
+        >>> x = torch.tensor([[1.0, 2.0], [3.0, -1.0]]).double()
+        >>> shares = nu.empirical_ntk_by_layer(model, x)
+        >>> len(shares), torch.allclose(sum(shares), nu.empirical_ntk(model, x))
+        (3, True)
     """
     if not isinstance(model, MLP):
         raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
@@ -117,23 +139,64 @@ def _layer_terms(model: MLP, x1: Tensor, x2: Tensor) -> Iterator[Tensor]:
     :math:`(\delta\cdot\tilde\delta)\,\sigma_w^2\,(h\cdot\tilde h)`: two small matrix products.
     """
     var_w, var_b = model.weight_std**2, model.bias_std**2
-    (h1, slopes1), (h2, slopes2) = (model.layers(x) for x in (x1, x2))
+    same = x1 is x2  # then everything is needed once
+    h1, slopes1 = model.layers(x1)
+    h2, slopes2 = (h1, slopes1) if same else model.layers(x2)
     *copies, o, _ = model.w[-1].shape
     eye = torch.eye(o, dtype=x1.dtype, device=x1.device)
     delta1, delta2 = (eye.expand(*copies, len(x), o, o) for x in (x1, x2))  # ([S,] n, o, k_j)
+
+    def back(delta: Tensor, j: int, slopes: list[Tensor]) -> Tensor:
+        # einsum, as @ would pair copies with points
+        weights = model.weight_std * model.w[j - 1]
+        return torch.einsum("...iak,...kl->...ial", delta, weights) * slopes[j - 2][..., None, :]
+
     for j in range(model.depth + 1, 0, -1):
         products = torch.einsum("...iak,...jbk->...ijab", delta1, delta2)
         yield products * (var_w * h1[j - 1] @ h2[j - 1].mT + var_b)[..., None, None]
         if j > 1:
-            back = model.weight_std * model.w[j - 1]
-            # not @, which would pair copies with points
-            delta1, delta2 = (
-                torch.einsum("...iak,...kl->...ial", delta, back) * slopes[j - 2][..., None, :]
-                for delta, slopes in ((delta1, slopes1), (delta2, slopes2))
-            )
+            delta1 = back(delta1, j, slopes1)
+            delta2 = delta1 if same else back(delta2, j, slopes2)
 
 
-def function_of_weights(model: nn.Module) -> tuple[Callable, dict[str, Tensor]]:
+def _of_mlp(model: MLP, x1: Tensor, x2: Tensor, chunk_size: int | None) -> Tensor:
+    *copies, o, _ = model.w[-1].shape
+    # h, the slopes and delta of every layer
+    size = sum(w.shape[-2] * (2 + o) for w in model.w) * math.prod(copies) * x1.element_size()
+    chunk = _chunk(chunk_size, size)
+    if max(len(x1), len(x2)) <= chunk:
+        with torch.no_grad():
+            return _total(_layer_terms(model, x1, x2))
+    kernel = x1.new_empty(*copies, len(x1), len(x2), o, o)
+    for i in range(0, len(x1), chunk):
+        part1 = x1[i : i + chunk]
+        for j in range(i if x1 is x2 else 0, len(x2), chunk):
+            part2 = part1 if x1 is x2 and i == j else x2[j : j + chunk]
+            with torch.no_grad():
+                block = _total(_layer_terms(model, part1, part2))
+            kernel[..., i : i + chunk, j : j + chunk, :, :] = block
+            if x1 is x2 and i != j:
+                kernel[..., j : j + chunk, i : i + chunk, :, :] = block.transpose(-4, -3).mT
+    return kernel
+
+
+def _total(terms: Iterator[Tensor]) -> Tensor:
+    total = next(terms)
+    for term in terms:
+        total += term
+    return total
+
+
+def _chunk(chunk_size: int | None, size: int) -> int:
+    """How many examples of so many bytes each are held at a time."""
+    if chunk_size is None:
+        return max(1, BYTES_A_CHUNK // size)
+    return check_that.require_count(chunk_size, "chunk_size", least=1)
+
+
+def function_of_weights(
+    model: nn.Module,
+) -> tuple[Callable[[dict[str, Tensor], Tensor], Tensor], dict[str, Tensor]]:
     """Return the outputs for one example, flat, as a function f(weights, x), and the weights by name.
 
     The weights are the parameters that require a gradient; f can be given to :mod:`torch.func`.
@@ -142,12 +205,14 @@ def function_of_weights(model: nn.Module) -> tuple[Callable, dict[str, Tensor]]:
         ValueError: without such parameters, and for a module whose outputs mix examples or are random.
     """
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
-            if module.training:
-                raise ValueError(
-                    f"model: expected outputs that are a function of one example, got a "
-                    f"{type(module).__name__} in training mode; call model.eval() first"
-                )
+        if (
+            isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd)
+            and module.training
+        ):
+            raise ValueError(
+                f"model: expected outputs that are a function of one example, got a "
+                f"{type(module).__name__} in training mode; call model.eval() first"
+            )
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not weights:
         raise ValueError("model: expected parameters that require a gradient, got none")
@@ -155,7 +220,8 @@ def function_of_weights(model: nn.Module) -> tuple[Callable, dict[str, Tensor]]:
     fixed |= dict(model.named_buffers())
 
     def outputs(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        return functional_call(model, weights | fixed, (x[None],)).flatten()
+        out: Tensor = functional_call(model, weights | fixed, (x[None],))
+        return out.flatten()
 
     return outputs, weights
 
@@ -165,17 +231,22 @@ def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | No
     jacobian = vmap(jacrev(outputs), in_dims=(None, 0))
     with torch.no_grad():
         o = outputs(weights, x1[0]).numel() if len(x1) else 1
-    size = sum(p.numel() * p.element_size() for p in weights.values()) * o
-    chunk = check_that.require_count(
-        chunk_size or max(1, BYTES_A_CHUNK // size), "chunk_size", least=1
-    )
+    chunk = _chunk(chunk_size, sum(p.numel() * p.element_size() for p in weights.values()) * o)
+    same = x1 is x2  # then half of the pairs of chunks are the transposes of the others
     kernel = x1.new_empty(len(x1), len(x2), o, o)
-    for i, part1 in zip(range(0, len(x1), chunk), x1.split(chunk)):
-        grads1 = jacobian(weights, part1)
-        for j, part2 in zip(range(0, len(x2), chunk), x2.split(chunk)):
-            grads2 = grads1 if x1 is x2 and i == j else jacobian(weights, part2)
-            kernel[i : i + chunk, j : j + chunk] = sum(
-                torch.einsum("iap,jbp->ijab", grads1[name].flatten(2), grads2[name].flatten(2))
-                for name in weights
-            )
+    for i in range(0, len(x1), chunk):
+        gradients1 = jacobian(weights, x1[i : i + chunk])
+        for j in range(i if same else 0, len(x2), chunk):
+            gradients2 = gradients1 if same and i == j else jacobian(weights, x2[j : j + chunk])
+            block = _total(_inner_products(gradients1[name], gradients2[name]) for name in weights)
+            kernel[i : i + chunk, j : j + chunk] = block
+            if same and i != j:
+                kernel[j : j + chunk, i : i + chunk] = block.transpose(0, 1).mT
     return kernel
+
+
+def _inner_products(gradients1: Tensor, gradients2: Tensor) -> Tensor:
+    """Of gradients (n1, o, ...) and (n2, o, ...) of outputs in one parameter: shape (n1, n2, o, o)."""
+    flat1, flat2 = (g.reshape(g.shape[0] * g.shape[1], -1) for g in (gradients1, gradients2))
+    products = flat1 @ flat2.T
+    return products.view(*gradients1.shape[:2], *gradients2.shape[:2]).transpose(1, 2)

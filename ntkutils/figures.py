@@ -1,11 +1,17 @@
 """One look for all figures of the book. Needs matplotlib (``pip install "ntkutils[book]"``)."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
 # Okabe & Ito's palette: told apart by colour-blind readers, and dark enough on white.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#007A5A", "#AA4499", "#5A5A5A"
 
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "figure.dpi": 160,
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
@@ -19,7 +25,7 @@ STYLE = {
 }
 
 
-def panels(columns: int = 1, rows: int = 1, height: float = 2.8, **subplots: Any) -> tuple:
+def panels(columns: int = 1, rows: int = 1, height: float = 2.8, **subplots: Any) -> tuple[Figure, Any]:
     """Return matplotlib's (figure, axes) in the book's style, as wide as a page of text.
 
     Args:
@@ -37,7 +43,7 @@ def panels(columns: int = 1, rows: int = 1, height: float = 2.8, **subplots: Any
         return plt.subplots(rows, columns, figsize=(7.2, height * rows), **subplots)
 
 
-def legend_above(fig: Any, ax: Any, columns: int = 4) -> None:
+def legend_above(fig: Figure, ax: Any, columns: int = 4) -> None:
     """Name the lines of ``ax`` above all panels, where they cover nothing."""
     handles, names = ax.get_legend_handles_labels()
     fig.legend(handles, names, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)

@@ -1,9 +1,11 @@
 r"""The Hessian of a network's output in its weights: how fast its gradient changes with them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.func import grad, vjp
@@ -16,7 +18,17 @@ SMALL = 32  # parameters up to which the matrix itself is made: Lanczos wants mo
 
 
 class ConvergenceError(ArithmeticError):
-    """An iteration did not reach the accuracy that was asked for."""
+    """An iteration did not reach the accuracy that was asked for.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> model = nu.MLP(2, 50, depth=2, activation="erf", generator=generator, dtype=torch.float64)
+        >>> try:
+        ...     nu.hessian_norm(model, torch.ones(1, 2).double(), tol=1e-14, restarts=1)
+        ... except nu.ConvergenceError as error:
+        ...     print("allow more restarts" in str(error))
+        True
+    """
 
 
 def one_layer_hessian_eigenvalues(model: MLP, x: Tensor) -> Tensor:
@@ -43,14 +55,18 @@ def one_layer_hessian_eigenvalues(model: MLP, x: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: for another model, and for input that does not fit it.
 
+    Example:
+        >>> model = nu.MLP(1, 1, depth=1, activation="identity", dtype=torch.float64)
+        >>> x = torch.tensor([[3.0]]).double()  # f = A·w·x, whatever A and w are
+        >>> nu.one_layer_hessian_eigenvalues(model, x).flatten().round(decimals=6)
+        tensor([-3.,  3.], dtype=torch.float64)
+
     Source: of the block structure, Liu, Zhu & Belkin 2020 (arXiv:2010.01092).
     """
     if not isinstance(model, MLP):
         raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
     if model.depth != 1 or model.w[-1].shape[-2] != 1:
-        raise ValueError(
-            f"model: expected one hidden layer and one output, got {model.extra_repr()}"
-        )
+        raise ValueError(f"model: expected one hidden layer and one output, got {model.extra_repr()}")
     x = check_that.require_inputs(model, x, "x")
     with torch.no_grad():
         u = model.affine(1, x)
@@ -101,6 +117,12 @@ def hessian_norm(
         ConvergenceError: when ``restarts`` did not suffice.
         TypeError, ValueError: for input that is not as above.
 
+    Example:
+        >>> model = nu.MLP(1, 1, depth=1, activation="identity", dtype=torch.float64)
+        >>> x = torch.tensor([[3.0], [-5.0]]).double()  # f = A·w·x, whatever A and w are
+        >>> nu.hessian_norm(model, x).round(decimals=6)
+        tensor([3., 5.], dtype=torch.float64)
+
     Source: Lehoucq, Sorensen & Yang 1998, ARPACK Users' Guide, for the method.
     """
     check_that.require_one_network(model)
@@ -118,15 +140,19 @@ def hessian_norm(
         value = outputs(weights, point)
         if value.numel() != 1:
             raise ValueError(f"model: expected one output for one example, got {value.numel()}")
-        return value[0]
+        one: Tensor = value[0]
+        return one
 
     def norm(i: int) -> float:
         # H is symmetric, so that its products are those of the gradient's vector-Jacobian product
-        _, times_hessian = vjp(lambda w: grad(output)(w, x[i]), weights)
+        # (torch types a pair or, with has_aux, a triple)
+        _, times_hessian = vjp(lambda w: grad(output)(w, x[i]), weights)[:2]
 
-        def product(vector: np.ndarray) -> np.ndarray:
+        def product(vector: NDArray[Any]) -> NDArray[Any]:
             parts = torch.from_numpy(vector.ravel()).to(like).split(sizes)
-            direction = {name: part.view_as(weights[name]) for name, part in zip(weights, parts)}
+            direction = {
+                name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)
+            }
             (result,) = times_hessian(direction)
             return torch.cat([h.flatten() for h in result.values()]).cpu().numpy()
 

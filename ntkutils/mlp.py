@@ -39,6 +39,14 @@ class MLP(nn.Module):
     Raises:
         TypeError, ValueError: for arguments that are not as above.
 
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> model = nu.MLP(3, width=100, depth=2, generator=generator, dtype=torch.float64)
+        >>> [tuple(w.shape) for w in model.w]
+        [(100, 3), (100, 100), (1, 100)]
+        >>> model(torch.ones(5, 3).double()).shape
+        torch.Size([5, 1])
+
     Source: Jacot, Gabriel & Hongler 2018 (arXiv:1806.07572), section 2; there weights multiply
     activations that are divided by the square root of their number, which is the same.
     """
@@ -94,10 +102,10 @@ class MLP(nn.Module):
 
     def affine(self, j: int, h: Tensor) -> Tensor:
         """Return sigma_w w^(j) h + sigma_b b^(j) for rows h, j from 1 to L+1."""
-        pre = self.weight_std * (h @ self.w[j - 1].mT)
+        pre: Tensor = self.weight_std * (h @ self.w[j - 1].mT)
         if self.b is None:
             return pre
-        b = self.b[j - 1]
+        b: Tensor = self.b[j - 1]
         return pre + self.bias_std * (b if self.copies is None else b[:, None])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ from . import _validation as check_that
 from .activations import Activation, get
 from .mlp import MLP
 
+Function = Callable[..., Any]  # jax and neural-tangents say no more of theirs
+
 
 def neural_tangents() -> ModuleType:
     """Import neural-tangents without its start-up messages, and let jax compute in float64.
@@ -31,10 +33,11 @@ def neural_tangents() -> ModuleType:
     """
     with _quiet_stderr():
         import jax
-        import neural_tangents as nt
+        import neural_tangents
 
     jax.config.update("jax_enable_x64", True)
-    return nt
+    module: ModuleType = neural_tangents
+    return module
 
 
 @contextmanager
@@ -66,7 +69,7 @@ def stax_network(
     activation: str | Activation = "relu",
     weight_std: float = 1.0,
     bias_std: float = 0.0,
-) -> tuple[Callable, Callable, Callable]:
+) -> tuple[Function, Function, Function]:
     """Return neural-tangents' ``init_fn, apply_fn, kernel_fn`` of a network with the book's scaling.
 
     ``stax.Dense`` divides by the square root of its number of inputs, the first one too. The book
@@ -93,7 +96,7 @@ def stax_network(
     return init_fn, apply_fn, kernel_fn
 
 
-def _counterpart(name: str) -> tuple[Callable, Callable, Callable]:
+def _counterpart(name: str) -> tuple[Function, Function, Function]:
     """neural-tangents' layer for an activation's name, such as "relu" or "leaky_relu(0.2)".
 
     Normalised with neural-tangents' own E[phi(z)²], so that no constant of ours enters. Its
@@ -123,6 +126,7 @@ def _counterpart(name: str) -> tuple[Callable, Callable, Callable]:
         "sigmoid_like": stax.Sigmoid_like,
         "gelu": stax.Gelu,
     }[kind]
+    layer: tuple[Function, Function, Function]
     layer = make(*ast.literal_eval(f"({arguments[:-1]},)")) if arguments else make()
     if kind == "identity":
         return layer
@@ -145,7 +149,7 @@ def _counterpart(name: str) -> tuple[Callable, Callable, Callable]:
     return init_fn, affine_apply_fn, affine_kernel_fn
 
 
-def same_network(model: MLP) -> tuple[Callable, list]:
+def same_network(model: MLP) -> tuple[Function, list[Any]]:
     """Return neural-tangents' ``apply_fn, params`` of the network that ``model`` is, same weights.
 
     Raises:
@@ -160,8 +164,8 @@ def same_network(model: MLP) -> tuple[Callable, list]:
         model.bias_std,
     )  # fmt: skip
     biases = [None] * len(model.w) if model.b is None else [jnp.array(to_numpy(b)) for b in model.b]
-    params: list = []
-    for w, b in zip(model.w, biases):
+    params: list[Any] = []
+    for w, b in zip(model.w, biases, strict=True):
         params += [(jnp.array(to_numpy(w).T), b), ()]  # a Dense layer, then an activation
     return apply_fn, params[:-1]
 

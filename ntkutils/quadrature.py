@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .covariance import Covariance, root
@@ -27,12 +28,21 @@ VALUES_AT_ONCE = 2**22  # 32 MiB a temporary array in float64
 
 
 class QuadratureError(ValueError):
-    """An expectation could not be computed to the accuracy that we promise."""
+    """An expectation could not be computed to the accuracy that we promise.
+
+    Example:
+        >>> try:
+        ...     nu.activations.from_function(lambda z: torch.exp(z**2), name="f")  # E[f(z)²] is infinite
+        ... except nu.quadrature.QuadratureError as error:
+        ...     print("has no finite dual" in str(error))
+        True
+    """
 
 
 @cache
-def _legendre(order: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.polynomial.legendre.leggauss(order)
+def _legendre(order: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    nodes, weights = np.polynomial.legendre.leggauss(order)
+    return nodes, weights
 
 
 def _panels(cuts: Tensor, order: int, reach: float, width: float) -> tuple[Tensor, Tensor]:
@@ -47,8 +57,16 @@ def _panels(cuts: Tensor, order: int, reach: float, width: float) -> tuple[Tenso
     return nodes, weights * torch.exp(-(nodes**2) / 2) / (2 * torch.pi) ** 0.5
 
 
-def _expectation(f, s1, s2, xi, sin2, kinks, order, reach, width) -> Tensor:
+def _expectation(
+    f: Callable[[Tensor], Tensor],
+    pairs: Sequence[Tensor],
+    kinks: Tensor,
+    order: int,
+    reach: float,
+    width: float,
+) -> Tensor:
     """E[f(u) f(v)] for pairs given by 1-D tensors of standard deviations, xi and 1-xi²."""
+    s1, s2, xi, sin2 = pairs
     # the smaller of a, b without cancellation
     a2 = torch.where(xi > 0, (1 + xi) / 2, sin2 / (1 - xi) / 2)
     b2 = torch.where(xi > 0, sin2 / (1 + xi) / 2, (1 - xi) / 2)
@@ -68,7 +86,8 @@ def _expectation(f, s1, s2, xi, sin2, kinks, order, reach, width) -> Tensor:
     p, weight_p = p.unflatten(0, q.shape), weight_p.unflatten(0, q.shape)
     ap, bq = a[..., None] * p, (b * q)[..., None]
     u, v = s1[:, None, None] * (ap + bq), (s2[:, None] * sign)[..., None] * (ap - bq)
-    return ((f(u) * f(v) * weight_p).sum(-1) * weight_q).sum(-1)
+    inner: Tensor = (f(u) * f(v) * weight_p).sum(-1)
+    return (inner * weight_q).sum(-1)
 
 
 def expectation(
@@ -98,8 +117,8 @@ def expectation(
         at_once = max(1, VALUES_AT_ONCE // ((panels + m * m) * (panels + 2 * m) * order**2))
         return torch.cat(
             [
-                _expectation(f, *chunk, points, order, reach, width)
-                for chunk in zip(*(z.split(at_once) for z in pairs))
+                _expectation(f, chunk, points, order, reach, width)
+                for chunk in zip(*(z.split(at_once) for z in pairs), strict=True)
             ]
         )
 

@@ -15,7 +15,14 @@ class Exponent:
 
     Attributes:
         value: of the fit to all samples.
-        low, high: the ends of its 95 % bootstrap interval.
+        low: the lower end of its 95 % bootstrap interval.
+        high: the upper end.
+
+    Example:
+        >>> noise = torch.linspace(0.9, 1.1, 11).double()
+        >>> fit = nu.exponent({k: noise / k for k in (10, 100, 1000)})
+        >>> round(fit.value, 12), fit.low < -1 < fit.high
+        (-1.0, True)
     """
 
     value: float
@@ -45,6 +52,11 @@ def exponent(samples: Mapping[float, Tensor], *, draws: int = 2000, seed: int = 
             values of k or samples that are not positive (0 has no logarithm), and for samples that
             are all the same, at every k: a constant has no rate.
 
+    Example:
+        >>> noise = torch.linspace(0.9, 1.1, 11).double()
+        >>> print(nu.exponent({k: noise / k**0.5 for k in (10, 100, 1000)}))
+        -0.50 [-0.51, -0.49]
+
     Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
     """
     draws = check_that.require_count(draws, "draws", least=1)
@@ -72,9 +84,7 @@ def _logs(k: float, values: Tensor) -> Tensor:
     check_that.require_scale(k, "k", positive=True)
     values = check_that.require_tensor(values, name)
     if values.ndim != 1 or len(values) < 2:
-        raise ValueError(
-            f"{name}: expected at least two samples, shape (S,), got {tuple(values.shape)}"
-        )
+        raise ValueError(f"{name}: expected at least two samples, shape (S,), got {tuple(values.shape)}")
     if (values <= 0).any():
         raise ValueError(f"{name}: expected positive numbers, got {values.min().item():.6g}")
     return values.detach().cpu().double().log()

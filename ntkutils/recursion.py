@@ -158,6 +158,14 @@ def nngp(
 
     Raises:
         TypeError, ValueError: for input that is not as above, naming what was expected and what came.
+        OverflowError: where a layer's second moments are larger than the dtype can hold.
+        MemoryError: before any work, for a kernel that does not fit; says what to do instead.
+
+    Example:
+        >>> x = torch.eye(2).double()  # orthogonal unit vectors
+        >>> nu.nngp(x, depth=1)  # 1/π beside the diagonal
+        tensor([[1.0000, 0.3183],
+                [0.3183, 1.0000]], dtype=torch.float64)
 
     Source: Lee et al. 2018 (arXiv:1711.00165), eqs. 4-5, in the NTK parameterization.
     """
@@ -177,8 +185,27 @@ def ntk(
 
     :math:`K^{(l)} = \Lambda^{(l)} + \sigma_w^2 E[\phi'(u)\phi'(v)]\, K^{(l-1)}` with :math:`(u,v)`
     Gaussian of covariance :math:`\Lambda^{(l-1)}`, and :math:`K^{(0)} = \Lambda^{(0)}`; see
-    :func:`nngp` for :math:`\Lambda`, the arguments and the errors.
+    :func:`nngp` for :math:`\Lambda`.
     neural-tangents divides the first inner product by d: its kernel at inputs times sqrt(d) is ours.
+
+    Args:
+        x1: data points, shape (n1, d), float32 or float64.
+        x2: data points, shape (n2, d); ``x1`` if not given.
+        depth: the number L of hidden layers; 0 is a linear model.
+        activation: a name in :mod:`ntkutils.activations`, or an Activation.
+        weight_std: sigma_w, multiplies the weights, which are N(0, 1).
+        bias_std: sigma_b, multiplies the biases, which are N(0, 1).
+
+    Raises:
+        TypeError, ValueError: for input that is not as above, naming what was expected and what came.
+        OverflowError: where a layer's second moments are larger than the dtype can hold.
+        MemoryError: before any work, for a kernel that does not fit; says what to do instead.
+
+    Example:
+        >>> x = torch.eye(2).double()  # orthogonal unit vectors
+        >>> nu.ntk(x, depth=1)  # 1/π beside the diagonal
+        tensor([[2.0000, 0.3183],
+                [0.3183, 2.0000]], dtype=torch.float64)
 
     Source: Jacot, Gabriel & Hongler 2018 (arXiv:1806.07572), Theorem 1, with unit-variance weights.
     """

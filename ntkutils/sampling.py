@@ -36,7 +36,9 @@ def sample_ntk_by_layer(
         width: the number of units of every hidden layer, at least n+1.
         depth: the number L of hidden layers.
         copies: the number S of networks.
-        activation, weight_std, bias_std: as for :class:`ntkutils.MLP`.
+        activation: a name in :mod:`ntkutils.activations`, or an Activation.
+        weight_std: sigma_w.
+        bias_std: sigma_b.
         generator: the source of randomness, for an explicit seed; torch's own if not given.
 
     Returns:
@@ -44,6 +46,14 @@ def sample_ntk_by_layer(
 
     Raises:
         TypeError, ValueError: for arguments that are not as above.
+
+    Example:
+        >>> x, generator = torch.eye(2).double(), torch.Generator().manual_seed(0)
+        >>> shares = nu.sample_ntk_by_layer(x, width=1000, depth=1, copies=500, generator=generator)
+        >>> shares.shape
+        torch.Size([2, 500, 2, 2])
+        >>> torch.allclose(shares.sum(0).mean(0), nu.ntk(x, depth=1), rtol=0, atol=0.02)
+        True
 
     Source: the conditioning of Bolthausen 2014 (doi:10.1007/s00220-013-1862-3) and Yang 2020
     (arXiv:2009.10685).

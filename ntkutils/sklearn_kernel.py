@@ -1,5 +1,7 @@
 r"""The kernels of infinitely wide networks for scikit-learn, as kernels of its Gaussian processes.
 
+They serve wherever scikit-learn takes a kernel::
+
     from ntkutils.sklearn_kernel import NTK
 
     SVC(kernel=NTK(depth=3))
@@ -9,11 +11,11 @@ r"""The kernels of infinitely wide networks for scikit-learn, as kernels of its 
 Needs scikit-learn, which :mod:`ntkutils` does not import.
 """
 
-from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 from torch import Tensor
 
@@ -22,7 +24,7 @@ from .activations import Activation, get
 from .recursion import diagonal, kernel
 
 
-class _NetworkKernel(Kernel):
+class _NetworkKernel(Kernel):  # type: ignore[misc]  # scikit-learn has no types
     """What :class:`NTK` and :class:`NNGP` have in common: all but which of the two it is."""
 
     _which: str  # "nngp" or "ntk"
@@ -61,7 +63,7 @@ class _NetworkKernel(Kernel):
 
     def __call__(
         self, X: ArrayLike, Y: ArrayLike | None = None, eval_gradient: bool = False
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    ) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the kernel matrix, and its gradient if asked for.
 
         Args:
@@ -94,13 +96,14 @@ class _NetworkKernel(Kernel):
         ]
         return K, np.stack(slopes, axis=-1) if slopes else np.empty((*K.shape, 0))
 
-    def _slope(self, x: Tensor, network: dict, name: str) -> Tensor:
+    def _slope(self, x: Tensor, network: dict[str, Any], name: str) -> Tensor:
         """The derivative of the kernel by the logarithm of the root of a variance."""
         var = torch.tensor(network[name], dtype=x.dtype)
         along = lambda var: kernel(self._which, x, x, **network | {name: var})  # noqa: E731
-        return torch.func.jvp(along, (var,), (2 * var,))[1]
+        slope: Tensor = torch.func.jvp(along, (var,), (2 * var,))[1]
+        return slope
 
-    def diag(self, X: ArrayLike) -> np.ndarray:
+    def diag(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the diagonal of the kernel matrix, shape (n,), at the cost of n of its entries.
 
         Args:
@@ -116,7 +119,7 @@ class _NetworkKernel(Kernel):
         """Return False: the kernel depends on norms and angles, not on differences."""
         return False
 
-    def _network(self) -> dict:
+    def _network(self) -> dict[str, Any]:
         # depth is often taken from an np.arange
         depth = int(self.depth) if isinstance(self.depth, np.integer) else self.depth
         return {
@@ -161,6 +164,13 @@ class NTK(_NetworkKernel):
             "fixed". Narrower ones for deep networks whose activation grows faster than linearly, as
             the kernel may leave float64 within them (an OverflowError).
         bias_std_bounds: likewise for ``bias_std``.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntkutils.sklearn_kernel import NTK
+        >>> NTK(depth=1)(np.eye(2)).round(4)  # 1/π for orthogonal inputs
+        array([[2.    , 0.3183],
+               [0.3183, 2.    ]])
     """
 
     _which = "ntk"
@@ -175,6 +185,13 @@ class NNGP(_NetworkKernel):
     Args:
         depth, activation, weight_std, bias_std, weight_std_bounds, bias_std_bounds: as in
             :class:`NTK`, which also says how the kernel is scaled.
+
+    Example:
+        >>> import numpy as np
+        >>> from ntkutils.sklearn_kernel import NNGP
+        >>> NNGP(depth=1)(np.eye(2)).round(4)  # 1/π for orthogonal inputs
+        array([[1.    , 0.3183],
+               [0.3183, 1.    ]])
     """
 
     _which = "nngp"

@@ -24,6 +24,11 @@ def harmonics(dimension: int, degree: int) -> int:
     Args:
         dimension: d, of the space that the sphere lies in, at least 2.
         degree: m, at least 0.
+
+    Example:
+        >>> from ntkutils import spectrum
+        >>> [spectrum.harmonics(2, m) for m in range(4)], [spectrum.harmonics(3, m) for m in range(4)]
+        ([1, 2, 2, 2], [1, 3, 5, 7])
     """
     d, m = _dimension(dimension), check_that.require_count(degree, "degree", least=0)
     return math.comb(m + d - 1, d - 1) - (math.comb(m + d - 3, d - 1) if m >= 2 else 0)
@@ -41,8 +46,17 @@ def zonal_polynomials(xi: Tensor, dimension: int, degree: int) -> Tensor:
         dimension: d, of the space that the sphere lies in, at least 2.
         degree: the highest m.
 
-    Source: the recurrence :math:`(m+d-2)P_{m+1} = (2m+d-2)\,\xi P_m - mP_{m-1}`, for example in
-    Atkinson & Han 2012, Spherical Harmonics and Approximations on the Unit Sphere, chapter 2.
+    Example:
+        >>> from ntkutils import spectrum
+        >>> spectrum.zonal_polynomials(torch.tensor(0.5).double(), 2, 3)  # cos(m·60°)
+        tensor([ 1.0000,  0.5000, -0.5000, -1.0000], dtype=torch.float64)
+
+    Source: the recurrence
+
+    .. math:: (m+d-2)P_{m+1} = (2m+d-2)\,\xi P_m - mP_{m-1} ,
+
+    for example in Atkinson & Han 2012, Spherical Harmonics and Approximations on the Unit Sphere, chapter
+    2.
     """
     d, degree = _dimension(dimension), check_that.require_count(degree, "degree", least=0)
     xi = check_that.require_tensor(xi, "xi")
@@ -61,7 +75,8 @@ def zonal_eigenvalues(
 ) -> Tensor:
     r"""Return the eigenvalues of a kernel on the unit sphere for the degrees 0, ..., ``degree``.
 
-    :math:`\lambda_m = c_d\int_0^\pi \kappa(\cos\theta)\,P_m(\cos\theta)\,\sin^{d-2}\theta\;d\theta`
+    .. math:: \lambda_m = c_d\int_0^\pi \kappa(\cos\theta)\,P_m(\cos\theta)\,\sin^{d-2}\theta\;d\theta
+
     (Funk and Hecke), with :math:`c_d` such that :math:`\int` of the constant 1 is 1. Then
     :math:`\kappa(x\cdot\tilde x) = \sum_m\lambda_mN_mP_m(x\cdot\tilde x)`, and :math:`n\lambda_m`
     is what the eigenvalues of the matrix on n uniform points tend to.
@@ -77,6 +92,11 @@ def zonal_eigenvalues(
         degree: the highest m.
         nodes: of the quadrature; more than enough for a kernel that is smooth in the angle if not
             given.
+
+    Example:
+        >>> from ntkutils import spectrum
+        >>> spectrum.zonal_eigenvalues(lambda x1, x2: 1 + x1 @ x2.T, dimension=3, degree=1)
+        tensor([1.0000, 0.3333], dtype=torch.float64)
     """
     d, degree = _dimension(dimension), check_that.require_count(degree, "degree", least=0)
     nodes = degree + 100 if nodes is None else check_that.require_count(nodes, "nodes", least=1)

@@ -32,6 +32,13 @@ class Trace:
             they started, shape (T, L+1, [S]).
         norms: the norm of each layer's parameters at the start, shape (L+1, [S]).
         model: the trained network.
+
+    Example:
+        >>> model = nu.MLP(2, width=8, depth=1, dtype=torch.float64)
+        >>> x, y = torch.eye(2).double(), torch.ones(2).double()
+        >>> trace = nu.train(model, x, y, learning_rate=0.1, steps=10, record=[0, 10])
+        >>> trace.steps.tolist(), trace.train.shape, trace.moved[0].tolist()
+        ([0, 10], torch.Size([2, 2]), [0.0, 0.0])
     """
 
     steps: Tensor
@@ -47,6 +54,15 @@ class DivergedError(FloatingPointError):
 
     Attributes:
         trace: the :class:`Trace` up to there.
+
+    Example:
+        >>> model = nu.MLP(1, width=1, depth=0, dtype=torch.float64)
+        >>> one = torch.ones(1).double()
+        >>> try:
+        ...     nu.train(model, one[:, None], one, learning_rate=1e100, steps=9)
+        ... except nu.DivergedError as error:
+        ...     print(error.trace.steps.tolist())  # the error has grown by 1e100 in each
+        [0, 1, 2, 3]
     """
 
     def __init__(self, message: str, trace: Trace) -> None:
@@ -82,6 +98,13 @@ def train(
     Raises:
         DivergedError: as soon as an output or a distance is not finite, for all copies if for one.
         TypeError, ValueError: for arguments that are not as above.
+
+    Example:
+        >>> model = nu.MLP(1, width=1, depth=0, dtype=torch.float64)  # f = w·x
+        >>> x, y = torch.ones(1, 1).double(), torch.ones(1).double()
+        >>> residual = nu.train(model, x, y, learning_rate=0.5, steps=3).train[:, 0] - y
+        >>> residual / residual[0]  # halved by each step
+        tensor([1.0000, 0.5000, 0.2500, 0.1250], dtype=torch.float64)
     """
     if not isinstance(model, MLP):
         raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
@@ -98,8 +121,8 @@ def train(
     def trace(rows: int) -> Trace:
         done = torch.tensor(recorded[:rows], dtype=torch.long)
         train, test = (a[:rows] if o > 1 else a[:rows, ..., 0] for a in (f, f_test))
-        test = None if x_test is None else test
-        return Trace(done, train, test, moved[:rows], _norms(model), trained)
+        norms = _norms(model)
+        return Trace(done, train, None if x_test is None else test, moved[:rows], norms, trained)
 
     rows = 0
     with torch.no_grad():
@@ -141,8 +164,12 @@ def train_linearized(
     :func:`ntkutils.gradient_descent`.
 
     Args:
-        model, x, targets, learning_rate, x_test: as in :func:`train`.
+        model: the network at the start; it is not changed.
+        x: the training points, shape (n, in_features).
+        targets: y, in one of the shapes that :func:`train` takes.
+        learning_rate: eta; for a model with copies also shape (S,), its own for each.
         steps: one number of steps, or a vector of T, such as a :class:`Trace` has.
+        x_test: more points to predict at, shape (m, in_features).
 
     Returns:
         The outputs ``train`` and ``test``, shaped as those of a :class:`Trace` (without the axis T
@@ -151,6 +178,13 @@ def train_linearized(
     Raises:
         SingularKernelError, TypeError, ValueError: as :func:`ntkutils.gradient_descent`, and for
             arguments that do not fit the model.
+
+    Example:
+        >>> model = nu.MLP(1, width=1, depth=0, dtype=torch.float64)  # its own linearization
+        >>> options = dict(x=torch.ones(1, 1).double(), targets=torch.ones(1).double(), learning_rate=0.5)
+        >>> trace = nu.train(model, **options, steps=3)
+        >>> torch.allclose(nu.train_linearized(model, **options, steps=trace.steps).train, trace.train)
+        True
     """
     if not isinstance(model, MLP):
         raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
@@ -177,7 +211,7 @@ def train_linearized(
     else:
         axis = torch.as_tensor(steps).ndim
         train = torch.stack([one.train for one in copies], axis)
-        test = torch.stack([one.test for one in copies], axis)
+        test = torch.stack([one.test for one in copies if one.test is not None], axis)
         eigenvalues = torch.stack([one.eigenvalues for one in copies])
     return Prediction(train, None if x_test is None else test, eigenvalues)
 
@@ -191,7 +225,8 @@ def _descend(model: MLP, h: list[Tensor], slopes: list[Tensor], delta: Tensor) -
     """
     for j in range(model.depth + 1, 0, -1):
         w = model.w[j - 1].data
-        below = model.weight_std * (delta @ w) * slopes[j - 2] if j > 1 else None
+        # of the weights before the step; below the first layer there is nothing
+        below = model.weight_std * (delta @ w) * slopes[j - 2] if j > 1 else delta
         many = w.view(-1, *w.shape[-2:])  # one network is a batch of one
         left, right = (a.expand(len(many), -1, -1) for a in (delta.mT, h[j - 1]))
         many.baddbmm_(left, right, alpha=-model.weight_std)
@@ -208,7 +243,7 @@ def _norms(model: MLP, start: MLP | None = None) -> Tensor:
             w = model.w[j] if start is None else model.w[j] - start.w[j]
             layers.append(norm(w, dim=(-2, -1)))
             if model.b is not None:
-                b = model.b[j] if start is None else model.b[j] - start.b[j]
+                b = model.b[j] if start is None or start.b is None else model.b[j] - start.b[j]
                 layers[j] = torch.hypot(layers[j], norm(b, dim=-1))
     return torch.stack(layers)
 
@@ -222,17 +257,16 @@ def _targets(model: MLP, x: Tensor, targets: object) -> Tensor:
     if model.copies is not None:
         shapes.append((model.copies, *shapes[0]))
     if tuple(y.shape) not in shapes:
-        raise ValueError(
-            f"targets: expected shape {' or '.join(map(str, shapes))}, got {tuple(y.shape)}"
-        )
+        raise ValueError(f"targets: expected shape {' or '.join(map(str, shapes))}, got {tuple(y.shape)}")
     return y[..., None] if o == 1 else y
 
 
 def _rate(model: MLP, learning_rate: object) -> Tensor:
     """Return the learning rate in a shape that multiplies the outputs."""
     if not isinstance(learning_rate, Tensor):
-        rate = check_that.require_scale(learning_rate, "learning_rate", positive=True)
-        return model.w[0].new_tensor(rate)
+        one = check_that.require_scale(learning_rate, "learning_rate", positive=True)
+        rate: Tensor = model.w[0].new_tensor(one)
+        return rate
     rate = check_that.require_tensor(learning_rate, "learning_rate").to(model.w[0])
     if rate.ndim > 0:
         shape = () if model.copies is None else (model.copies,)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "chapters/_extensions"))
 
 @pytest.fixture
 def normal():
-    """Random normal tensors from an explicit seed: normal(seed, *shape)."""
+    """Random normal tensors: `normal(seed, *shape)`, so that every seed is explicit."""
 
     def make(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
         return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)

@@ -134,11 +134,11 @@ def test_bad_parameters_are_named(make, argument, error, words):
 
 def test_a_layer_that_overflows_is_an_error():
     big = torch.tensor([1e4], dtype=torch.float64)
-    with pytest.raises(OverflowError, match="exp: expected second moments that torch.float64 can hold"):
+    with pytest.raises(OverflowError, match=r"exp: expected second moments that torch.float64 can hold"):
         activations.exp.dual(big, big, big)
-    with pytest.raises(OverflowError, match="standard deviation .* 100"):
+    with pytest.raises(OverflowError, match=r"standard deviation .* 100"):
         activations.exp.dual_derivative(big, big, big)
-    with pytest.raises(OverflowError, match="torch.float32"):
+    with pytest.raises(OverflowError, match=r"torch.float32"):
         activations.monomial(3).dual(*[1e13 * torch.ones(1)] * 3)
 
 

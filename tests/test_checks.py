@@ -13,7 +13,9 @@ def test_an_exact_check_names_the_worst_entry():
     a = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
     b = a.clone()
     b[1, 0] = 6.0
-    with pytest.raises(CheckFailed, match=r"eq-a against autodiff .*\(1, 0\).*gives 3 and.*6, ratio 0.5.*bound 1e-12"):
+    with pytest.raises(
+        CheckFailed, match=r"eq-a against autodiff .*\(1, 0\).*gives 3 and.*6, ratio 0.5.*bound 1e-12"
+    ):
         compare("eq-a", a, b, "autodiff", "x", bound=1e-12)
     held = compare("eq-a", a, a + 1e-13, "autodiff", "x", bound=1e-12)
     assert held.values == 4 and 2e-14 < held.measured < 3e-14
@@ -77,9 +79,13 @@ def test_an_inequality_holds_or_names_the_worst_entry():
     held = compare("eq-c", bound, measured, "torch", "2 networks", inequality=">=")
     assert (held.kind, held.unit, held.bound) == ("inequality", "of the bound", 1)
     assert held.measured == 2.9 / 3 and held.line.endswith("(2 networks): 2 numbers keep the bound")
-    assert compare("eq-c", [1.0], [1.0], "torch", "x", inequality=">=").line.endswith("1 number keeps the bound")
+    assert compare("eq-c", [1.0], [1.0], "torch", "x", inequality=">=").line.endswith(
+        "1 number keeps the bound"
+    )
     assert compare("eq-c", [-5.0], [1.0], "torch", "x", inequality="<=").measured == -5
-    with pytest.raises(CheckFailed, match=r"at index \(1,\) the formula gives 3 and the oracle 3.1.*bound 1"):
+    with pytest.raises(
+        CheckFailed, match=r"at index \(1,\) the formula gives 3 and the oracle 3.1.*bound 1"
+    ):
         compare("eq-c", bound, [1.0, 3.1], "torch", "x", inequality=">=")
     with pytest.raises(CheckFailed, match="error 1 of the bound"):
         compare("eq-c", [1.0 + 2**-52], [1.0], "torch", "x", inequality="<=")  # not even by rounding

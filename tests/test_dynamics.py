@@ -109,7 +109,7 @@ def test_singular_kernels(problem):
     twice = torch.cat([twice[:2], twice[:1]])
     y = torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64)
     for time in (math.inf, 1e20):
-        with pytest.raises(nu.SingularKernelError, match="ridge=.*or a time below"):
+        with pytest.raises(nu.SingularKernelError, match=r"ridge=.*or a time below"):
             nu.gradient_flow(twice, y, time)
     with pytest.raises(nu.SingularKernelError, match="matrix of zeros"):
         nu.gradient_flow(torch.zeros(3, 3).double(), y)

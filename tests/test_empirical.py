@@ -35,7 +35,9 @@ def test_several_outputs(normal):
     x1, x2, model = normal(0, 6, 5), normal(1, 4, 5), mlp(out=3, bias_std=0.5)
     fast = nu.empirical_ntk(model, x1, x2)
     assert fast.shape == (6, 4, 3, 3)
-    compare(LAYERS, fast, nu.empirical_ntk(nn.Sequential(model), x1, x2), "autodiff", "torch.func", bound=1e-14)
+    compare(
+        LAYERS, fast, nu.empirical_ntk(nn.Sequential(model), x1, x2), "autodiff", "torch.func", bound=1e-14
+    )
     f, w = oracles.same_network(model)
     kernel_fn = oracles.neural_tangents().empirical_ntk_fn(f, trace_axes=())
     theirs = kernel_fn(oracles.to_numpy(x1), oracles.to_numpy(x2), w)
@@ -82,7 +84,7 @@ def test_leaves_the_model_as_it_was(normal):
     model(x).sum().backward()
     before = [p.grad.clone() for p in model.parameters()]
     nu.empirical_ntk(model, x), nu.empirical_ntk_by_backward(model, x)
-    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), before))
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), before, strict=True))
 
 
 def test_bad_input_is_named(normal):
@@ -99,5 +101,5 @@ def test_bad_input_is_named(normal):
         nu.empirical_ntk(nn.Flatten(), x)
     with pytest.raises(ValueError, match="equal examples"):
         nu.empirical_ntk(nn.Linear(5, 1).double(), x, x[:, :4])
-    with pytest.raises(TypeError, match="expected an ntkutils.MLP"):
+    with pytest.raises(TypeError, match=r"expected an ntkutils.MLP"):
         nu.empirical_ntk_by_layer(nn.Linear(5, 1).double(), x)

@@ -105,7 +105,7 @@ def test_networks_have_this_law(ridge, normal):
 )
 @pytest.mark.parametrize("which", [nu.trained_ensemble, nu.posterior])
 def test_bad_input_is_named(which, change, words, data):
-    arguments = dict(zip(("x", "targets", "x_test"), data)) | NETWORK | change
+    arguments = dict(zip(("x", "targets", "x_test"), data, strict=True)) | NETWORK | change
     with pytest.raises((ValueError, TypeError), match=words):
         which(**arguments)
 

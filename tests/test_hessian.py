@@ -29,7 +29,7 @@ def matrix(model, x):
     sizes = [p.numel() for p in parameters.values()]
 
     def f(flat):
-        weights = {n: w.view_as(p) for (n, p), w in zip(parameters.items(), flat.split(sizes))}
+        weights = {n: w.view_as(p) for (n, p), w in zip(parameters.items(), flat.split(sizes), strict=True)}
         return functional_call(model, weights, (x[None],)).squeeze()
 
     return hessian(f)(torch.cat([p.detach().flatten() for p in parameters.values()]))
@@ -99,9 +99,9 @@ def test_bad_input_is_named(which, normal):
     x = normal(0, 3, 5)
     with pytest.raises(TypeError, match="weights and x: expected the same dtype"):
         which(mlp(1, "erf"), x.float())
-    with pytest.raises(ValueError, match="model: expected .*one output"):
+    with pytest.raises(ValueError, match=r"model: expected .*one output"):
         which(nu.MLP(5, 4, 1, 2, dtype=torch.float64), x)
-    with pytest.raises(TypeError, match="x: expected a torch.Tensor"):
+    with pytest.raises(TypeError, match=r"x: expected a torch.Tensor"):
         which(mlp(1, "erf"), x.numpy())
 
 
@@ -109,7 +109,7 @@ def test_bad_models_and_too_few_restarts(normal):
     x = normal(0, 3, 5)
     with pytest.raises(ValueError, match="one hidden layer and one output, got 5 -> 6 -> 6 -> 1"):
         nu.one_layer_hessian_eigenvalues(mlp(2, "erf"), x)
-    with pytest.raises(TypeError, match="expected an ntkutils.MLP, got Linear"):
+    with pytest.raises(TypeError, match=r"expected an ntkutils.MLP, got Linear"):
         nu.one_layer_hessian_eigenvalues(nn.Linear(5, 1).double(), x)
     with pytest.raises(ValueError, match="expected one network, got 3 copies"):
         nu.hessian_norm(mlp(1, "erf", copies=3), x)

@@ -7,15 +7,15 @@ import fifty_digits
 import mpmath
 import pytest
 import torch
+from test_activations import ALL
+from test_activations import NAMES as ALL_NAMES
 
 import ntkutils as nu
 from ntkutils import activations, oracles
+from ntkutils import recursion as recursion_module
 from ntkutils.checks import CheckFailed, compare
 from ntkutils.covariance import Covariance, gram
-from ntkutils import recursion as recursion_module
 from ntkutils.recursion import recursion
-from test_activations import ALL
-from test_activations import NAMES as ALL_NAMES
 
 NNGP = "Lambda^(l) = weight_std² E[phi phi] + bias_std²"
 NTK = "K^(l) = Lambda^(l) + weight_std² E[phi' phi'] K^(l-1)"
@@ -50,7 +50,9 @@ def test_agrees_with_neural_tangents(activation, depth, weight_std, bias_std, no
     _, _, kernel_fn = oracles.stax_network(5, 1, depth, 1, activation, weight_std, bias_std)
     options = dict(depth=depth, activation=activation, weight_std=weight_std, bias_std=bias_std)
     both = kernel_fn(x1, x2, ("nngp", "ntk"))
-    for formula, kernel, theirs in zip((NNGP, NTK), (nu.nngp, nu.ntk), map(oracles.to_torch, both)):
+    for formula, kernel, theirs in zip(
+        (NNGP, NTK), (nu.nngp, nu.ntk), map(oracles.to_torch, both), strict=True
+    ):
         # Generic points: neither side meets a cancellation, a layer adds a few roundings.
         ours = kernel(x1, x2, **options)
         # Relative to the diagonal, beside which depth makes other entries of chaotic networks small.
@@ -67,7 +69,12 @@ def test_agrees_with_neural_tangents(activation, depth, weight_std, bias_std, no
 
 def slips(Lambda, phi, depth, weight_var, bias_var):
     """Recursions with one slip each: (name, NTK)."""
-    for slip in ("derivative at the new Lambda", "no piling up", "first layer not trained", "no weight_var"):
+    for slip in (
+        "derivative at the new Lambda",
+        "no piling up",
+        "first layer not trained",
+        "no weight_var",
+    ):
         now = Lambda
         K = 0 * now.cov if slip == "first layer not trained" else now.cov
         for _ in range(depth):
@@ -170,11 +177,11 @@ def test_keeps_its_digits_at_every_angle_depth_and_scale(activation):
             ours = recursion(
                 weight_std**2 * Lambda + bias_std**2, activation, depth, weight_std**2, bias_std**2
             )
-            for j, (c, s) in enumerate(zip(xi.flatten().tolist(), sin2[0].tolist())):
+            for j, (c, s) in enumerate(zip(xi.flatten().tolist(), sin2[0].tolist(), strict=True)):
                 with mpmath.workdps(60):
                     given = (sd1.item(), sd2.item(), c, s)
                     theirs = reference(name, arguments, given, depth, weight_std, bias_std)
-                    for kernel, (expected, size) in zip(ours, theirs):
+                    for kernel, (expected, size) in zip(ours, theirs, strict=True):
                         error = abs(kernel[0, j].item() - expected) / size / (depth + 1)
                         assert error < 2e-15, (
                             f"error {float(error):.2g} at {given}, depth {depth}, "
@@ -198,7 +205,7 @@ def reference(name, arguments, given, depth, weight_std, bias_std):
         triples = ((A, A, A), (B, B, B), (A, B, c))
         slopes = [weight_var * E_slopes(*t) / norm2 for t in triples]
         cov = [weight_var * E(*t) / norm2 + bias_var for t in triples]
-        K = [new + slope * old for new, slope, old in zip(cov, slopes, K)]
+        K = [new + slope * old for new, slope, old in zip(cov, slopes, K, strict=True)]
     return [(kernel[2], mpmath.sqrt(kernel[0] * kernel[1])) for kernel in (cov, K)]
 
 
@@ -226,7 +233,7 @@ def test_kernels_of_given_points_keep_their_digits(normal):
                 sd1, sd2 = (mpmath.sqrt(mpmath.fdot(w, w)) for w in (u, v))
                 xi = mpmath.fdot(u, v) / sd1 / sd2
                 theirs = reference(name, arguments, (sd1, sd2, xi, 1 - xi**2), 3, 1.2, 0.1)
-                for kernel, (expected, size) in zip((nu.nngp, nu.ntk), theirs):
+                for kernel, (expected, size) in zip((nu.nngp, nu.ntk), theirs, strict=True):
                     options = dict(depth=3, activation=activation, weight_std=1.2, bias_std=0.1)
                     ours = kernel(x1[None], x2[None], **options).item()
                     assert abs(ours - expected) / size < 1e-14, (name, theta)
@@ -253,7 +260,7 @@ def test_tiles_equal_the_whole(side, normal, monkeypatch):
     whole = [kernel(*xs, depth=3, bias_std=0.3) for kernel in (nu.nngp, nu.ntk) for xs in calls]
     monkeypatch.setitem(recursion_module.TILE, "cpu", side)
     blocks = [kernel(*xs, depth=3, bias_std=0.3) for kernel in (nu.nngp, nu.ntk) for xs in calls]
-    for a, b in zip(whole, blocks):
+    for a, b in zip(whole, blocks, strict=True):
         assert a.shape == b.shape and (a - b).abs().max() < 1e-14 * a.abs().max()
     assert torch.equal(blocks[0], blocks[0].T)
 

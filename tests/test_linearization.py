@@ -25,7 +25,9 @@ def test_agrees_with_neural_tangents(normal):
     f_lin = nu.linearize(model)
     w = {name: w0[name] + step[name] for name in w0}
     model.load_state_dict(w)  # the tangent stays where it was taken
-    theirs = oracles.neural_tangents().linearize(f, w0_nt)(oracles.same_network(model)[1], oracles.to_numpy(x))
+    theirs = oracles.neural_tangents().linearize(f, w0_nt)(
+        oracles.same_network(model)[1], oracles.to_numpy(x)
+    )
     compare(TANGENT, f_lin(w, x), theirs, "neural-tangents", "nt.linearize", bound=1e-13)
 
 

@@ -30,7 +30,7 @@ def test_shapes_seeds_and_types():
 
     assert [tuple(w.shape) for w in make().w] == [(4, 3), (4, 4), (1, 4)]
     assert make().b is None and len(make(bias_std=0.1).b) == 3
-    assert all(torch.equal(a, b) for a, b in zip(make().parameters(), make().parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(make().parameters(), make().parameters(), strict=True))
     assert make(dtype=torch.float64)(torch.ones(2, 3, dtype=torch.float64)).shape == (2, 1)
     assert "3 -> 4 -> 4 -> 1, activation=relu" in repr(make())
     assert nu.MLP(3, (), 0).depth == 0

@@ -54,9 +54,13 @@ def positive_power(n):
 
 
 def relu_second_moment(theta):
-    parts = [lambda z: relu(z) ** 2, lambda z: relu(z) * relu.derivative(z), lambda z: relu.derivative(z) ** 2]
+    parts = [
+        lambda z: relu(z) ** 2,
+        lambda z: relu(z) * relu.derivative(z),
+        lambda z: relu.derivative(z) ** 2,
+    ]
     xi = theta.cos()
-    return sum(c * xi**n * dual_of(f, xi) for n, (c, f) in enumerate(zip((1, 2, 3), parts)))
+    return sum(c * xi**n * dual_of(f, xi) for n, (c, f) in enumerate(zip((1, 2, 3), parts, strict=True)))
 
 
 FUNCTIONS = dict(
@@ -102,7 +106,7 @@ def test_printed_formula_is_the_function(label):
     assert label in PAGES, f"{label} is not on a page"
     sides, functions = right_sides(label, PAGES[label]), PRINTED[label]
     assert len(sides) == len(functions), f"{label}: expected {len(functions)} equations, read {sides}"
-    for side, function in zip(sides, functions):
+    for side, function in zip(sides, functions, strict=True):
         ours = eval(function, FUNCTIONS | SYMBOLS)
         printed = evaluate(label, side).expand(ours.shape)
         error = (printed - ours).abs().max() / ours.abs().max()

@@ -9,7 +9,7 @@ import ntkutils as nu
 def samples(power, count, seed, noise=0.3, widths=(16, 64, 256)):
     generator = torch.Generator().manual_seed(seed)
     normal = [torch.randn(count, generator=generator, dtype=torch.float64) for _ in widths]
-    return {k: k**power * (noise * z).exp() for k, z in zip(widths, normal)}
+    return {k: k**power * (noise * z).exp() for k, z in zip(widths, normal, strict=True)}
 
 
 def test_a_power_without_noise_is_found_to_rounding():

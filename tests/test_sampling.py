@@ -21,7 +21,9 @@ def p_values(x, sampled, direct):
 
 
 def both(x, **options):
-    sampled = nu.sample_ntk_by_layer(x, copies=COPIES, generator=torch.Generator().manual_seed(0), **options)
+    sampled = nu.sample_ntk_by_layer(
+        x, copies=COPIES, generator=torch.Generator().manual_seed(0), **options
+    )
     networks = nu.MLP(
         x.shape[1], copies=COPIES, generator=torch.Generator().manual_seed(1), dtype=x.dtype, **options
     )

@@ -288,7 +288,9 @@ def test_a_grid_search_over_depth_and_more(data):
     X, y, labels, _ = data
     grid = {"kernel__depth": np.arange(4), "kernel__bias_std": [0, 0.5]}
     search = GridSearchCV(KernelRidge(kernel=NTK(), alpha=0.1), grid, cv=3).fit(X, y)
-    for params, score in zip(search.cv_results_["params"], search.cv_results_["mean_test_score"]):
+    for params, score in zip(
+        search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True
+    ):
         depth, bias_std = int(params["kernel__depth"]), params["kernel__bias_std"]
         K = nu.ntk(torch.tensor(X), depth=depth, bias_std=float(bias_std)).numpy()
         by_hand = cross_val_score(KernelRidge(kernel="precomputed", alpha=0.1), K, y, cv=3)
@@ -309,7 +311,7 @@ def test_the_gradient_of_the_likelihood_is_that_of_scikit_learn(data):
     theta = gp.kernel_.theta
     _, gradient = gp.log_marginal_likelihood(theta, eval_gradient=True)
     assert gradient.shape == (4,)
-    for along, slope in zip(np.eye(4), gradient):
+    for along, slope in zip(np.eye(4), gradient, strict=True):
         L = [gp.log_marginal_likelihood(theta + s * along) for s in (1e-3, -1e-3, 2e-3, -2e-3)]
         expected = (8 * (L[0] - L[1]) - (L[2] - L[3])) / 12e-3
         assert slope == pytest.approx(expected, abs=1e-7)
@@ -375,5 +377,5 @@ def test_a_sparse_matrix_is_named():
 
 
 def test_there_is_no_gradient_between_two_sets():
-    with pytest.raises(ValueError, match="^eval_gradient: expected no Y"):
+    with pytest.raises(ValueError, match=r"^eval_gradient: expected no Y"):
         NTK()(np.ones((2, 2)), np.ones((3, 2)), eval_gradient=True)

@@ -31,7 +31,9 @@ def sweep(chapter, monkeypatch=None, **impostors):
 
 
 def test_networks_pass(chapter):
-    chapter["report"](sweep(chapter), PLAN, {"all weights": -0.5, "drift, train": -1.0, "to the limit": -0.5})
+    chapter["report"](
+        sweep(chapter), PLAN, {"all weights": -0.5, "drift, train": -1.0, "to the limit": -0.5}
+    )
 
 
 def as_if_trained(model, x, targets, *, learning_rate, steps, x_test, record):
@@ -53,7 +55,7 @@ def test_a_width_that_does_not_matter_is_seen(chapter):
     runs = sweep(chapter)
     with pytest.raises(ValueError, match="got a constant"):
         chapter["report"]({k: {"drift": torch.ones(5)} for k in PLAN}, PLAN, {"drift": -1.0})
-    same = {k: runs[64] for k in PLAN}  # one width, three times
+    same = dict.fromkeys(PLAN, runs[64])  # one width, three times
     for what, limit in (("all weights", -0.5), ("drift, train", -1.0), ("to the limit", -0.5)):
         with pytest.raises(AssertionError):
             chapter["report"](same, PLAN, {what: limit})

@@ -38,7 +38,7 @@ def test_is_what_torch_optim_does(depth, out, activation, bias_std, normal):
                 ours = ours[row].reshape(-1, out)
                 compare(STEP, ours, model(points), "torch", "torch.optim.SGD", bound=1e-12)
             now = [torch.cat([p.detach().flatten() for p in layer]) for layer in layers(model)]
-            moved = torch.stack([(a - b).norm() for a, b in zip(now, start)])
+            moved = torch.stack([(a - b).norm() for a, b in zip(now, start, strict=True)])
             assert torch.allclose(trace.moved[row], moved, rtol=1e-12, atol=1e-13)
         optimizer.zero_grad()
         ((model(x) - y) ** 2).sum().div(2).backward()
@@ -50,7 +50,7 @@ def test_is_what_torch_optim_does(depth, out, activation, bias_std, normal):
 
 
 def layers(model):
-    return zip(model.w, model.b) if model.b is not None else [(w,) for w in model.w]
+    return zip(model.w, model.b, strict=True) if model.b is not None else [(w,) for w in model.w]
 
 
 @pytest.mark.parametrize("depth, out", [(0, 1), (2, 1), (1, 2)])
@@ -156,9 +156,10 @@ def test_divergence_says_when_and_keeps_the_trace(normal):
     ],
 )
 def test_bad_input_is_named(change, words, normal):
-    arguments = dict(
-        model=mlp(copies=3), x=normal(0, 8, 5), targets=normal(1, 8), learning_rate=0.01, steps=2
-    ) | change
+    arguments = (
+        dict(model=mlp(copies=3), x=normal(0, 8, 5), targets=normal(1, 8), learning_rate=0.01, steps=2)
+        | change
+    )
     with pytest.raises((ValueError, TypeError), match=words):
         nu.train(**arguments)
     if "record" not in arguments and "whole number" not in words:

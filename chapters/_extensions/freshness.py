@@ -107,12 +107,14 @@ class Freshness:
             self.store()
 
     def store(self):
+        """Write down what the executions that are now stored were made with."""
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps({"executions": self.executions, "pages": self.pages}, indent=1))
         os.replace(partial, self.path)
 
 
 def setup(app):
+    """Hook the fingerprints into the build."""
     freshness = Freshness()
     # After MyST-NB's own handler, which works out where the cache is.
     app.connect("builder-inited", freshness.start, priority=900)

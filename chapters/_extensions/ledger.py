@@ -63,6 +63,7 @@ class Formula(NamedTuple):
 
     @property
     def role(self):
+        """What its label says that it is."""
         return ROLES.get(self.label.partition("-")[0], "unmarked")
 
     @property
@@ -83,6 +84,7 @@ def formulas_of(chapters):
 
 
 def counted(number, noun):
+    """A number with its noun, in the plural where that is due."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

@@ -33,6 +33,7 @@ class Ledger(SphinxDirective):
     """`{ledger}`: takes no argument and no content."""
 
     def run(self):
+        """Leave a place for the tables, which need all chapters."""
         self.env.metadata[self.env.docname]["ntk_ledger"] = True
         return [ledger_place()]
 
@@ -66,6 +67,7 @@ def _walk(includes, docname):
 
 
 def entry(*content, **attributes):
+    """A cell of a table."""
     return nodes.entry("", nodes.paragraph("", "", *content), **attributes)
 
 
@@ -118,6 +120,7 @@ def unparsed_rows(formula, here):
 
 
 def chapter_row(env, docname, columns):
+    """A row across the table that names, and links, a chapter."""
     number = env.toc_secnumbers.get(docname, {}).get("", ())
     title = " ".join([*(f"{part}." for part in number), env.titles[docname].astext()])
     title = link("std", "doc", f"/{docname}", env.docname, title)
@@ -130,12 +133,14 @@ class FillLedger(SphinxPostTransform):
     default_priority = 5
 
     def run(self):
+        """Put the tables where the directive left a place."""
         for place in list(self.document.findall(ledger_place)):
             formulas = formulas_of(list(chapters_in_order(self.app)))
             self.compare_with_numbered(formulas)
             place.replace_self(list(self.tables(formulas)))
 
     def tables(self, formulas):
+        """The three tables, each with its summary."""
         checked = [formula for formula in formulas if formula.checks or formula.role == "result"]
         others = [formula for formula in formulas if formula not in checked]
         yield nodes.paragraph("", summary(formulas))
@@ -147,7 +152,9 @@ class FillLedger(SphinxPostTransform):
         unparsed = [formula for formula in formulas if formula.label in NOT_PARSED]
         if unparsed:
             yield nodes.rubric("", "Results whose printed form is not parsed")
-            yield table(UNPARSED_COLUMNS, self.rows(unparsed, UNPARSED_COLUMNS, unparsed_rows), "ledger-others")
+            yield table(
+                UNPARSED_COLUMNS, self.rows(unparsed, UNPARSED_COLUMNS, unparsed_rows), "ledger-others"
+            )
 
     def rows(self, formulas, columns, rows_of):
         """The formulas' rows under a row for each chapter."""
@@ -176,6 +183,7 @@ class LinkChecks(SphinxPostTransform):
     default_priority = 900  # MyST-NB has chosen the HTML of an output by then
 
     def run(self):
+        """Make of each label in a check's line a link to its equation."""
         equations = self.env.get_domain("math").equations
         for node in self.document.findall(nodes.raw):
             if 'class="ntk-check"' in node.astext():
@@ -183,6 +191,7 @@ class LinkChecks(SphinxPostTransform):
                 node.children = [nodes.Text(HERE.sub(lambda m: self.link(m, equations), text))]
 
     def link(self, match, equations):
+        """The attribute that HERE matched, with the address of the equation's page."""
         docname = equations.get(match["label"], (self.env.docname,))[0]
         if docname == self.env.docname:
             return match[0]
@@ -196,6 +205,7 @@ def outdated(app, env, added, changed, removed):
 
 
 def setup(app):
+    """Register the directive and what fills it."""
     app.add_node(ledger_place)
     app.add_directive("ledger", Ledger)
     app.add_post_transform(FillLedger)

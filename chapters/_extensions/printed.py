@@ -6,7 +6,8 @@ Every result (`eq-...`) is in one of the two tables; some definitions and steps 
 """
 
 # {label: an expression for each equation of the display, in the symbols that stand on the page}.
-# Several equations stand on lines of their own or are separated by \qquad; what is parsed is the text after the last "=".
+# Several equations stand on lines of their own or are separated by \qquad; what is parsed is the
+# text after the last "=".
 PRINTED = {
     # dual activations
     "eq-step": ["activations.step.dual(xi)"],
