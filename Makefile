@@ -33,7 +33,7 @@ PY = .venv/bin/python
 BUILD = .venv/bin/jupyter-book build . -W -n --keep-going --all
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help environment book serve test execute clean distclean
+.PHONY: help environment book serve test bench execute clean distclean
 
 help:
 	@echo "make book         make the environment, execute the chapters, render the book"
@@ -41,6 +41,7 @@ help:
 	@echo "make test         build the book with warnings as errors, unit tests, and every"
 	@echo "                  chapter against its stored outputs"
 	@echo "make execute      execute the chapters and store their outputs in them"
+	@echo "make bench        time the package against others, and store the table that the book shows"
 	@echo "make environment  make or renew the environment, .venv (the others do it first)"
 	@echo "make clean        remove what the build made; make distclean: and .venv"
 	@echo
@@ -76,6 +77,14 @@ test: environment
 	$(PY) -m pytest $(NBVAL) chapters || failed="$$failed, chapters"; \
 	if [ -n "$$failed" ]; then echo "FAILED: $${failed#, }" >&2; exit 1; fi; \
 	echo "All tests passed."
+
+# Without OMP_WAIT_POLICY, as most users have it: threads spin a while, which wants an idle machine.
+bench: environment
+	@mkdir -p _build
+	@env -u OMP_WAIT_POLICY $(PY) -m pytest -q tests/benchmarks/bench_speed.py -o python_files='bench_*.py' \
+	  -p no:cacheprovider --benchmark-json=_build/bench.json --benchmark-quiet >_build/bench.log \
+	  || { tail -n 30 _build/bench.log; exit 1; }
+	@$(PY) tests/benchmarks/summary.py _build/bench.json tests/benchmarks/results.json
 
 execute: environment
 	@$(PY) -m jupyter nbconvert --to notebook --execute --inplace \

@@ -1,5 +1,6 @@
 r"""The neural tangent kernel of a network of finite width: inner products of its gradients."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -147,9 +148,9 @@ def _layer_terms(model: MLP, x1: Tensor, x2: Tensor) -> Iterator[Tensor]:
     delta1, delta2 = (eye.expand(*copies, len(x), o, o) for x in (x1, x2))  # ([S,] n, o, k_j)
 
     def back(delta: Tensor, j: int, slopes: list[Tensor]) -> Tensor:
-        # einsum, as @ would pair copies with points
-        weights = model.weight_std * model.w[j - 1]
-        return torch.einsum("...iak,...kl->...ial", delta, weights) * slopes[j - 2][..., None, :]
+        # points and outputs as one axis, as @ would pair copies with points
+        product: Tensor = (delta.flatten(-3, -2) @ model.w[j - 1]).unflatten(-2, delta.shape[-3:-1])
+        return product * (model.weight_std * slopes[j - 2])[..., None, :]
 
     for j in range(model.depth + 1, 0, -1):
         products = torch.einsum("...iak,...jbk->...ijab", delta1, delta2)
@@ -167,16 +168,17 @@ def _of_mlp(model: MLP, x1: Tensor, x2: Tensor, chunk_size: int | None) -> Tenso
     if max(len(x1), len(x2)) <= chunk:
         with torch.no_grad():
             return _total(_layer_terms(model, x1, x2))
+    same = x1 is x2
     kernel = x1.new_empty(*copies, len(x1), len(x2), o, o)
-    for i in range(0, len(x1), chunk):
-        part1 = x1[i : i + chunk]
-        for j in range(i if x1 is x2 else 0, len(x2), chunk):
-            part2 = part1 if x1 is x2 and i == j else x2[j : j + chunk]
+    for a in _parts(0, len(x1), chunk):
+        for b in _parts(a.start if same else 0, len(x2), chunk):
+            part1 = x1[a]
+            part2 = part1 if same and a == b else x2[b]
             with torch.no_grad():
                 block = _total(_layer_terms(model, part1, part2))
-            kernel[..., i : i + chunk, j : j + chunk, :, :] = block
-            if x1 is x2 and i != j:
-                kernel[..., j : j + chunk, i : i + chunk, :, :] = block.transpose(-4, -3).mT
+            kernel[..., a, b, :, :] = block
+            if same:
+                kernel[..., b, a, :, :] = block.transpose(-4, -3).mT
     return kernel
 
 
@@ -187,10 +189,10 @@ def _total(terms: Iterator[Tensor]) -> Tensor:
     return total
 
 
-def _chunk(chunk_size: int | None, size: int) -> int:
+def _chunk(chunk_size: int | None, size: float) -> int:
     """How many examples of so many bytes each are held at a time."""
     if chunk_size is None:
-        return max(1, BYTES_A_CHUNK // size)
+        return max(1, int(BYTES_A_CHUNK // size))
     return check_that.require_count(chunk_size, "chunk_size", least=1)
 
 
@@ -227,22 +229,37 @@ def function_of_weights(
 
 
 def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | None) -> Tensor:
+    if len(x2) < len(x1):  # the gradients of x2 are computed again for every chunk of x1
+        return _by_jacobians(model, x2, x1, chunk_size).transpose(0, 1).mT
     outputs, weights = function_of_weights(model)
     jacobian = vmap(jacrev(outputs), in_dims=(None, 0))
     with torch.no_grad():
         o = outputs(weights, x1[0]).numel() if len(x1) else 1
-    chunk = _chunk(chunk_size, sum(p.numel() * p.element_size() for p in weights.values()) * o)
-    same = x1 is x2  # then half of the pairs of chunks are the transposes of the others
+    size = o * sum(p.numel() * p.element_size() for p in weights.values())
+    # Gradients of x2 are computed again for every chunk of x1, so the chunks of x1 are the large ones.
+    chunk1, chunk2 = (_chunk(chunk_size, share * size) for share in (4 / 3, 4))
+    same = x1 is x2  # then one half is the transpose of the other
     kernel = x1.new_empty(len(x1), len(x2), o, o)
-    for i in range(0, len(x1), chunk):
-        gradients1 = jacobian(weights, x1[i : i + chunk])
-        for j in range(i if same else 0, len(x2), chunk):
-            gradients2 = gradients1 if same and i == j else jacobian(weights, x2[j : j + chunk])
-            block = _total(_inner_products(gradients1[name], gradients2[name]) for name in weights)
-            kernel[i : i + chunk, j : j + chunk] = block
-            if same and i != j:
-                kernel[j : j + chunk, i : i + chunk] = block.transpose(0, 1).mT
+    for a in _parts(0, len(x1), chunk1):
+        gradients1 = jacobian(weights, x1[a])
+        if same:
+            kernel[a, a] = _of_gradients(gradients1, gradients1)
+        for b in _parts(a.stop if same else 0, len(x2), chunk2):
+            kernel[a, b] = block = _of_gradients(gradients1, jacobian(weights, x2[b]))
+            if same:
+                kernel[b, a] = block.transpose(0, 1).mT
     return kernel
+
+
+def _parts(start: int, stop: int, chunk: int) -> list[slice]:
+    """As few parts as chunks of that size allow, of nearly equal length."""
+    count = math.ceil((stop - start) / chunk)
+    edges = [start + (stop - start) * c // count for c in range(count + 1)] if count else []
+    return [slice(*edge) for edge in itertools.pairwise(edges)]
+
+
+def _of_gradients(gradients1: dict[str, Tensor], gradients2: dict[str, Tensor]) -> Tensor:
+    return _total(_inner_products(gradients1[name], gradients2[name]) for name in gradients1)
 
 
 def _inner_products(gradients1: Tensor, gradients2: Tensor) -> Tensor:

@@ -3,7 +3,6 @@ r"""The kernels of infinitely wide networks: the compositional recursion, as on 
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +28,7 @@ def recursion(
     for _ in range(depth):
         Lambda_dot = weight_var * phi.derivative_moments(Lambda)
         Lambda = weight_var * phi.moments(Lambda) + bias_var
-        K = torch.addcmul(Lambda.cov, Lambda_dot, K)  # Lambda + Lambda_dot K
+        K = Lambda.cov + Lambda_dot * K
     return Lambda.cov, K
 
 
@@ -72,7 +71,7 @@ def kernel(
 
 def _in_tiles(x1: Tensor, x2: Tensor, of: Callable[[Covariance], Tensor]) -> Tensor:
     """``of(gram(x1, x2))``, a tile at a time, and without what is below the diagonal if x1 is x2."""
-    K = _empty(x1, x2)
+    K = x1.new_empty(len(x1), len(x2))
     symmetric = x1 is x2
     side = TILE.get(x1.device.type, TILE["cuda"])
     # glibc gives the memory of a freed tensor back to Linux, and a page at a time is slow to get again,
@@ -101,15 +100,6 @@ def _is_differentiated(*arguments: object) -> bool:
     if torch.is_grad_enabled() and any(a.requires_grad for a in tensors):
         return True
     return any(torch.autograd.forward_ad.unpack_dual(a).tangent is not None for a in tensors)
-
-
-def _empty(x1: Tensor, x2: Tensor) -> Tensor:
-    """Memory for a kernel."""
-    if x1.device.type != "cpu":
-        return x1.new_empty(len(x1), len(x2))
-    # numpy asks Linux for large pages, so that writing a large result first takes half the time
-    dtype = {torch.float32: np.float32, torch.float64: np.float64}[x1.dtype]
-    return torch.from_numpy(np.empty((len(x1), len(x2)), dtype)).zero_()
 
 
 def _require_finite(K: Tensor, phi: Activation) -> Tensor:
