@@ -9,7 +9,6 @@ r"""The kernels of infinitely wide networks for scikit-learn, as kernels of its 
 Needs scikit-learn, which :mod:`ntkutils` does not import.
 """
 
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -117,11 +116,9 @@ class _NetworkKernel(Kernel):
         return False
 
     def _network(self) -> dict:
-        # depth is often taken from an np.arange
-        depth = int(self.depth) if isinstance(self.depth, np.integer) else self.depth
         return {
             "phi": get(self.activation),
-            "depth": check_that.require_count(depth, "depth", least=0),
+            "depth": check_that.require_count(self.depth, "depth", least=0),
             "weight_var": check_that.require_scale(self.weight_std, "weight_std") ** 2,
             "bias_var": check_that.require_scale(self.bias_std, "bias_std") ** 2,
         }
