@@ -130,7 +130,7 @@ print([name for name in before if before[name] != after[name]])
 """
 
 
-@pytest.mark.parametrize("module", ["ntkutils", "ntkutils.sklearn_kernel", "json"])
+@pytest.mark.parametrize("module", ["ntkutils", "json"])
 def test_importing_it_changes_nothing(module):
     """json beside it: a check of the check."""
     run = subprocess.run([sys.executable, "-c", IMPORTING, module], capture_output=True, text=True)
