@@ -81,6 +81,8 @@ class SameAs:
     x2: torch.Tensor | None = None
 
 
+JUMPING = dict(depth=4, activation="sign")
+
 # x1, x2, the options beside depth=2, what comes back: a shape of finite numbers, the same numbers as
 # another call, an error
 KERNELS = rows(
@@ -90,6 +92,11 @@ KERNELS = rows(
     ("one row", B, None, {}, (1, 1)),
     ("one row beside two", A, B, {}, (2, 1)),
     ("one column", A[:, :1], None, {}, (2, 2)),
+    ("one column, jumps", A[:1, :1], -2 * A[:1, :1], JUMPING, -torch.ones(1, 1, dtype=F64)),
+    defect(
+        *("one column, jumps, other ratios", "an angle of eps² for 0, of which each jump takes the root"),
+        *(A[:, :1], None, JUMPING, torch.ones(2, 2, dtype=F64)),
+    ),
     ("no columns", A[:, :0], None, {}, Error(ValueError, r"x1: expected shape \(n, d\).*got \(2, 0\)")),
     ("repeated rows", A[[0, 1, 0]], None, {}, lambda K: torch.equal(K, K[[2, 1, 0]][:, [2, 1, 0]])),
     ("antipodal rows", torch.cat([A, -A]), None, {}, (4, 4)),
