@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,8 @@ def require_tensor(x: object, name: str) -> Tensor:
         raise TypeError(f"{name}: expected a torch.Tensor, got {kind}{hint}")
     if x.dtype not in FLOATS:
         raise TypeError(f"{name}: expected dtype float32 or float64, got {x.dtype}")
+    if x.is_meta:
+        raise ValueError(f"{name}: expected a tensor that holds numbers, got one on the device meta")
     bad = ~torch.isfinite(x)
     if bad.any():
         where = tuple(bad.nonzero()[0].tolist())
@@ -144,12 +146,12 @@ def require_one_network(model: object) -> None:
 
 
 def require_count(value: object, name: str, least: int) -> int:
-    """Return ``value`` if it is a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Return ``value``, NumPy's too, as an int if it is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
-    return value
+    return int(value)
 
 
 def require_scale(value: object, name: str, positive: bool = False) -> float:

@@ -27,7 +27,8 @@ def root(x: Tensor) -> Tensor:
     """
     if torch.is_inference_mode_enabled():  # no derivatives, so no need to mend one
         return x.sqrt()
-    return x.sqrt().where(x != 0, torch.zeros_like(x))
+    inside = x.where(x != 0, torch.ones_like(x))  # so that nothing infinite is multiplied by 0 either
+    return inside.sqrt().where(x != 0, torch.zeros_like(x))
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,11 @@ def gram(x1: Tensor, x2: Tensor) -> Covariance:
 def norms_and_directions(x: Tensor) -> tuple[Tensor, Tensor]:
     """The norms of the rows, shape (n, 1), and the rows over them; a row of zeros stays one."""
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return norm, x / norm.where(norm > 0, torch.ones_like(norm))
+    if torch.is_inference_mode_enabled():
+        return norm, x / norm.where(norm > 0, torch.ones_like(norm))
+    # The inner product x·y has the derivative y at x = 0, too: its norm, times its direction's derivative.
+    norm = norm.where(norm > 0, torch.full_like(norm, torch.finfo(x.dtype).tiny ** 0.5))
+    return norm, x / norm
 
 
 def of_cosines(

@@ -161,7 +161,10 @@ def gradient_descent(
 
 
 def _amounts(value: float | Tensor, name: str) -> Tensor:
-    amounts = torch.as_tensor(value, dtype=torch.float64)
+    try:
+        amounts = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected a number or a vector of numbers, got {value!r}") from error
     if amounts.ndim > 1 or torch.isnan(amounts).any() or (amounts < 0).any():
         raise ValueError(f"{name}: expected a number or a vector of numbers >= 0, got {value}")
     return amounts
@@ -206,6 +209,8 @@ def _predict(
 
     def outputs(f0: Tensor, rows: Tensor) -> Tensor:
         parts = [f0 - (rows @ alpha).reshape(f0.shape) for alpha in alphas]
+        if not parts:
+            return f0.new_empty(0, *f0.shape)
         return torch.stack(parts) if amounts.ndim else parts[0]
 
     train, test = outputs(initial, matrix), None

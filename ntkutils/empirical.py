@@ -94,6 +94,10 @@ def empirical_ntk(
             f"x1 and x2: expected shapes (n1, ...) and (n2, ...) with equal examples, "
             f"got {tuple(x1.shape)} and {tuple(x2.shape)}"
         )
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    for weights in model.parameters():
+        check_that.require_alike(weights, x1, "the model's weights", "x1")
     return _scalar_if_one(_by_jacobians(model, x1, x2, chunk_size))
 
 

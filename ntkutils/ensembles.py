@@ -140,6 +140,8 @@ def posterior(
 
 def _one_each(x: Tensor) -> Tensor:
     """Targets that are 1 at one point each: what is learned from them is S or B."""
+    if not len(x):
+        raise ValueError("x: expected at least one training point, got none")
     return torch.eye(len(x), dtype=x.dtype, device=x.device)
 
 

@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         depth = check_that.require_count(depth, "depth", least=0)
-        widths = [width] * depth if isinstance(width, int) else list(width)
+        if not isinstance(width, Integral | Sequence):
+            raise TypeError(f"width: expected a whole number or a sequence of them, got {width!r}")
+        widths = [width] * depth if isinstance(width, Integral) else list(width)
         if len(widths) != depth:
             raise ValueError(
                 f"width: expected one number, or one for each of the {depth} hidden layers, "
@@ -79,6 +82,8 @@ class MLP(nn.Module):
             *(check_that.require_count(k, "width", least=1) for k in widths),
             check_that.require_count(out_features, "out_features", least=1),
         ]
+        if dtype not in (None, *check_that.FLOATS):
+            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
         self.activation = get(activation)
         self.weight_std = check_that.require_scale(weight_std, "weight_std")
         self.bias_std = check_that.require_scale(bias_std, "bias_std")

@@ -55,18 +55,19 @@ def kernel(
     bias_var: float | Tensor,
 ) -> Tensor:
     """The "nngp" or the "ntk", shape (n1, n2), of inputs that were checked; symmetric if x1 is x2."""
+    differentiated = _is_differentiated(x1, x2, weight_var, bias_var)
+    in_place = phi is activations.relu and bias_var == 0 and not differentiated
 
     def of(Lambda: Covariance) -> Tensor:
-        Lambda = weight_var * Lambda + bias_var
-        if which == "nngp":
-            return nngp_recursion(Lambda, phi, depth, weight_var, bias_var)
-        return recursion(Lambda, phi, depth, weight_var, bias_var)[1]
+        if in_place:
+            K = arc_cosine(which, weight_var ** (depth + 1) * Lambda, depth)
+        elif which == "nngp":
+            K = nngp_recursion(weight_var * Lambda + bias_var, phi, depth, weight_var, bias_var)
+        else:
+            K = recursion(weight_var * Lambda + bias_var, phi, depth, weight_var, bias_var)[1]
+        return _require_finite(K, phi, Lambda)
 
-    if _is_differentiated(x1, x2, weight_var, bias_var):
-        return _require_finite(of(gram(x1, x2)), phi)
-    if phi is activations.relu and bias_var == 0:
-        of = lambda Lambda: arc_cosine(which, weight_var ** (depth + 1) * Lambda, depth)  # noqa: E731
-    return _in_tiles(x1, x2, lambda Lambda: _require_finite(of(Lambda), phi))
+    return of(gram(x1, x2)) if differentiated else _in_tiles(x1, x2, of)
 
 
 def _in_tiles(x1: Tensor, x2: Tensor, of: Callable[[Covariance], Tensor]) -> Tensor:
@@ -102,10 +103,12 @@ def _is_differentiated(*arguments: object) -> bool:
     return any(torch.autograd.forward_ad.unpack_dual(a).tangent is not None for a in tensors)
 
 
-def _require_finite(K: Tensor, phi: Activation) -> Tensor:
+def _require_finite(K: Tensor, phi: Activation, Lambda: Covariance) -> Tensor:
     if K.numel() and not all(math.isfinite(end.item()) for end in torch.aminmax(K)):
+        worst = max(sd.max().item() for sd in (Lambda.sd1, Lambda.sd2))
         raise OverflowError(
-            f"{phi.name}: expected second moments that {K.dtype} can hold in every layer, got larger ones"
+            f"{phi.name}: expected second moments that {K.dtype} can hold, got more at a standard "
+            f"deviation of the first pre-activations of up to {worst:.6g}"
         )
     return K
 
@@ -117,7 +120,7 @@ def diagonal(
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     same = Covariance(norm, norm, torch.ones_like(norm), torch.zeros_like(norm))  # n pairs
     both = recursion(weight_var * same + bias_var, phi, depth, weight_var, bias_var)
-    return _require_finite(both[which == "ntk"], phi).squeeze(1)
+    return _require_finite(both[which == "ntk"], phi, same).squeeze(1)
 
 
 def nngp(

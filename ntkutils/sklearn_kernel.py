@@ -120,11 +120,9 @@ class _NetworkKernel(Kernel):  # type: ignore[misc]  # scikit-learn has no types
         return False
 
     def _network(self) -> dict[str, Any]:
-        # depth is often taken from an np.arange
-        depth = int(self.depth) if isinstance(self.depth, np.integer) else self.depth
         return {
             "phi": get(self.activation),
-            "depth": check_that.require_count(depth, "depth", least=0),
+            "depth": check_that.require_count(self.depth, "depth", least=0),
             "weight_var": check_that.require_scale(self.weight_std, "weight_std") ** 2,
             "bias_var": check_that.require_scale(self.bias_std, "bias_std") ** 2,
         }

@@ -48,6 +48,14 @@ def test_one_layer_is_the_whole_spectrum(activation, bias_std, normal):
         compare(BLOCK, spectrum, full, "autodiff", "torch.func.hessian", bound=1e-13)
 
 
+def test_one_layer_of_steps_has_none(normal):
+    """Piecewise constant, so that autograd sees no function of the weights at all."""
+    step = from_function(
+        lambda z: (z > 0.3).to(z), lambda z: (z > 9).to(z), kinks=(0.3,), name="step at 0.3"
+    )
+    assert not nu.one_layer_hessian_eigenvalues(mlp(1, step), normal(0, 4, 5)).any()
+
+
 def test_one_layer_of_copies(normal):
     model, x = mlp(1, "erf", copies=3), normal(0, 4, 5)
     ours = nu.one_layer_hessian_eigenvalues(model, x)

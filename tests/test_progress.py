@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbclient
 import nbformat
@@ -52,3 +53,19 @@ def test_notebooks_store_the_same_each_time(tmp_path):
 def test_outside_a_notebook_it_is_silent(capfd):
     assert list(progress((i for i in range(3)), "counting")) == [0, 1, 2]
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_bar_says_how_far_it_is(monkeypatch):
+    """As in a notebook, with a clock of 0.15 seconds an item: every other one is shown."""
+    shown = []
+    bar = SimpleNamespace(update=lambda data, raw: shown.append(data))
+    display = SimpleNamespace(display=lambda data, raw, display_id: shown.append(data) or bar)
+    shell = SimpleNamespace(kernel=None)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display))
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("time.monotonic", lambda: clock.now)
+    for item in progress((i for i in range(4)), "to 4"):
+        clock.now += 0.15
+        assert item < 4
+    texts = [data["text/plain"] for data in shown]
+    assert texts == ["to 4: done", "to 4: 0 of 4", "to 4: 2 of 4", "to 4: done"]

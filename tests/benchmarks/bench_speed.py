@@ -10,7 +10,7 @@ import multiprocessing
 import pytest
 from contestants import serve
 
-CALLS = 5  # a turn, after one that is not counted and warms the caches up
+CALLS = 3  # a turn, after one that is not counted and warms the caches up
 ANALYTIC = dict(n=4000, d=64, depth=3)
 MLP = dict(n=128, d=64, width=1024, depth=3)
 CNN = dict(n=20, tests=5)
@@ -18,7 +18,7 @@ CNN = dict(n=20, tests=5)
 # name: (rounds, contestants, arguments); the first contestant is ours
 ROWS = {
     f"analytic, {dtype}": (
-        7,
+        5,
         ["ntkutils", "neural-tangents", "matrix product", "roots and arc tangents"],
         ANALYTIC | {"dtype": dtype},
     )
@@ -36,13 +36,13 @@ ROWS["empirical, CNN"] = (
 )
 # how the cost grows: one row a setting, ours alone
 for n in (500, 1000, 2000, 4000, 8000):
-    ROWS[f"n={n}"] = (5, ["ntkutils"], ANALYTIC | {"n": n, "dtype": "float64"})
+    ROWS[f"n={n}"] = (3, ["ntkutils"], ANALYTIC | {"n": n, "dtype": "float64"})
 for d in (256, 1024, 4096):
-    ROWS[f"d={d}"] = (5, ["ntkutils"], ANALYTIC | {"n": 2000, "d": d, "dtype": "float64"})
+    ROWS[f"d={d}"] = (3, ["ntkutils"], ANALYTIC | {"n": 2000, "d": d, "dtype": "float64"})
 for depth in (1, 3, 10, 30):
-    ROWS[f"depth={depth}"] = (5, ["ntkutils"], ANALYTIC | {"n": 2000, "depth": depth, "dtype": "float64"})
+    ROWS[f"depth={depth}"] = (3, ["ntkutils"], ANALYTIC | {"n": 2000, "depth": depth, "dtype": "float64"})
 for width in (256, 512, 1024, 2048, 4096):
-    ROWS[f"width={width}"] = (5, ["ntkutils, empirical"], MLP | {"width": width})
+    ROWS[f"width={width}"] = (3, ["ntkutils, empirical"], MLP | {"width": width})
 for name in ("erf", "gelu", "sin"):
     ROWS[f"activation={name}"] = (3, ["ntkutils"], ANALYTIC | {"dtype": "float64", "activation": name})
 
