@@ -142,12 +142,12 @@ def of_cosines(
     sin2 = torch.addcmul(gap, gap, xi)
     if same:  # no need to search the diagonal
         xi.fill_diagonal_(1), gap.fill_diagonal_(0), sin2.fill_diagonal_(1)
-    near = sin2.numel() > 0 and bool(sin2.min() < NEARLY_PARALLEL)
+    near = torch.nonzero(sin2 < NEARLY_PARALLEL) if sin2.numel() and sin2.min() < NEARLY_PARALLEL else None
     if same:
         sin2.fill_diagonal_(0)
-    if not near:
+    if near is None:
         return Covariance(norm1, norm2.T, xi, sin2, gap)
-    i, j = torch.nonzero(sin2 < NEARLY_PARALLEL, as_tuple=True)
+    i, j = near.T
     small1, small2 = (_scaled(x, n) for x, n in ((x1, norm1), (x2, norm2)))
     sign = xi[i, j].sign()
     # in pieces that bound memory

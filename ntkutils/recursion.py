@@ -67,7 +67,10 @@ def kernel(
             K = recursion(weight_var * Lambda + bias_var, phi, depth, weight_var, bias_var)[1]
         return _require_finite(K, phi, Lambda)
 
-    return of(gram(x1, x2)) if differentiated else _in_tiles(x1, x2, of)
+    if not differentiated:
+        return _in_tiles(x1, x2, of)
+    K = of(gram(x1, x2))
+    return K.triu() + K.triu(1).T if x1 is x2 else K
 
 
 def _in_tiles(x1: Tensor, x2: Tensor, of: Callable[[Covariance], Tensor]) -> Tensor:
