@@ -100,6 +100,10 @@ KERNELS = rows(
     ("a zero vector", 0 * B, A, {}, torch.zeros(1, 2, dtype=F64)),
     ("zero vectors", 0 * A, None, {}, torch.zeros(2, 2, dtype=F64)),
     ("a zero vector with bias", 0 * B, A, NUMBERS, (1, 2)),
+    defect(
+        *("a zero vector among parallel ones", "covariance.of_cosines: 0/0 on the diagonal"),
+        *(torch.cat([0 * B, B, B]), None, {}, (3, 3)),
+    ),
     ("norms of 1e150", 1e150 * A, None, {}, (2, 2)),
     ("norms of 1e-150", 1e-150 * A, None, {}, lambda K: (K.diagonal() > 0).all()),
     ("norms of 1e150 and 1e-150", 1e150 * A, 1e-150 * A, {}, SameAs(A, A)),
