@@ -36,7 +36,8 @@ def arc_cosine(which: str, Lambda: Covariance, depth: int) -> Tensor:
             torch.addcmul(gap, gap, xi, out=sine).sqrt_()  # of (1 - xi)(1 + xi)
         torch.atan2(sine, xi, out=theta)
         sine.addcmul_(theta, xi, value=-1)
-        gap.sub_(sine, alpha=1 / math.pi)  # with all its digits, which 1 - xi would lose
+        # with all its digits, which 1 - xi would lose; below 0 by rounding, where theta < 1e-16
+        gap.sub_(sine, alpha=1 / math.pi).clamp_(min=0)
         torch.sub(torch.ones_like(gap[:1, :1]), gap, out=xi)
         if which == "ntk":
             kappa.addcmul_(theta, kappa, value=-1 / math.pi).add_(xi)

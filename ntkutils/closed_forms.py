@@ -44,7 +44,7 @@ def relu(Lambda: Covariance) -> Covariance:
     """E = root of AB times (sin θ + (π-θ) cos θ)/π: Cho & Saul 2009 (NIPS 22), n = 1."""
     # π times xi' - xi; its rounding, 1e-16·θ, changes the new angle by 1e-16
     rise = torch.addcmul(Lambda.sine, Lambda.theta, Lambda.xi, value=-1)  # sin θ - θ cos θ
-    gap = torch.sub(Lambda.gap, rise, alpha=1 / PI)
+    gap = torch.sub(Lambda.gap, rise, alpha=1 / PI).clamp(min=0)  # below 0 by rounding, where θ < 1e-16
     xi = 1 - gap
     return Covariance(Lambda.sd1, Lambda.sd2, xi, torch.addcmul(gap, gap, xi), gap)
 

@@ -124,10 +124,17 @@ def gram(x1: Tensor, x2: Tensor) -> Covariance:
     return of_cosines(unit1 @ unit2.T, x1, norm1, x2, norm2)
 
 
+def is_followed(x: Tensor) -> bool:
+    """Whether automatic differentiation, in either mode, follows x."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        return True
+    return torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+
+
 def norms_and_directions(x: Tensor) -> tuple[Tensor, Tensor]:
     """The norms of the rows, shape (n, 1), and the rows over them; a row of zeros stays one."""
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    if torch.is_inference_mode_enabled():
+    if not is_followed(x):
         return norm, x / norm.where(norm > 0, torch.ones_like(norm))
     # The inner product x·y has the derivative y at x = 0, too: its norm, times its direction's derivative.
     norm = norm.where(norm > 0, torch.full_like(norm, torch.finfo(x.dtype).tiny ** 0.5))
@@ -142,12 +149,12 @@ def of_cosines(
     sin2 = torch.addcmul(gap, gap, xi)
     if same:  # no need to search the diagonal
         xi.fill_diagonal_(1), gap.fill_diagonal_(0), sin2.fill_diagonal_(1)
-    near = sin2.numel() > 0 and bool(sin2.min() < NEARLY_PARALLEL)
+    near = torch.nonzero(sin2 < NEARLY_PARALLEL) if sin2.numel() and sin2.min() < NEARLY_PARALLEL else None
     if same:
         sin2.fill_diagonal_(0)
-    if not near:
+    if near is None:
         return Covariance(norm1, norm2.T, xi, sin2, gap)
-    i, j = torch.nonzero(sin2 < NEARLY_PARALLEL, as_tuple=True)
+    i, j = near.T
     small1, small2 = (_scaled(x, n) for x, n in ((x1, norm1), (x2, norm2)))
     sign = xi[i, j].sign()
     # in pieces that bound memory

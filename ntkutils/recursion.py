@@ -10,7 +10,7 @@ from . import _validation as check_that
 from . import activations
 from .activations import Activation, get
 from .arc_cosine import arc_cosine
-from .covariance import Covariance, gram, norms_and_directions, of_cosines
+from .covariance import Covariance, gram, is_followed, norms_and_directions, of_cosines
 
 # The recursion runs over tiles, so many points against so many: on a CPU few enough for its caches.
 TILE = {"cpu": 384, "cuda": 4096}
@@ -55,7 +55,9 @@ def kernel(
     bias_var: float | Tensor,
 ) -> Tensor:
     """The "nngp" or the "ntk", shape (n1, n2), of inputs that were checked; symmetric if x1 is x2."""
-    differentiated = _is_differentiated(x1, x2, weight_var, bias_var)
+    tensors = [z for z in (x1, x2, weight_var, bias_var) if isinstance(z, Tensor)]
+    # an outer transform of torch.func may follow what this one does not
+    differentiated = torch._C._are_functorch_transforms_active() or any(map(is_followed, tensors))
     in_place = phi is activations.relu and bias_var == 0 and not differentiated
 
     def of(Lambda: Covariance) -> Tensor:
@@ -67,7 +69,10 @@ def kernel(
             K = recursion(weight_var * Lambda + bias_var, phi, depth, weight_var, bias_var)[1]
         return _require_finite(K, phi, Lambda)
 
-    return of(gram(x1, x2)) if differentiated else _in_tiles(x1, x2, of)
+    if not differentiated:
+        return _in_tiles(x1, x2, of)
+    K = of(gram(x1, x2))
+    return K.triu() + K.triu(1).T if x1 is x2 else K
 
 
 def _in_tiles(x1: Tensor, x2: Tensor, of: Callable[[Covariance], Tensor]) -> Tensor:
@@ -91,16 +96,6 @@ def _in_tiles(x1: Tensor, x2: Tensor, of: Callable[[Covariance], Tensor]) -> Ten
                 if symmetric:
                     K[b, a] = tile.T if i != j else tile.triu() + tile.triu(1).T
     return K
-
-
-def _is_differentiated(*arguments: object) -> bool:
-    """Whether automatic differentiation, in whatever mode, follows one of the tensors."""
-    if torch._C._are_functorch_transforms_active():
-        return True
-    tensors = [a for a in arguments if isinstance(a, Tensor)]
-    if torch.is_grad_enabled() and any(a.requires_grad for a in tensors):
-        return True
-    return any(torch.autograd.forward_ad.unpack_dual(a).tangent is not None for a in tensors)
 
 
 def _require_finite(K: Tensor, phi: Activation, Lambda: Covariance) -> Tensor:

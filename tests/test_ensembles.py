@@ -42,7 +42,8 @@ def test_the_flow_is_what_neural_tangents_says(data):
     compare(MEAN, ours.mean, mean, "neural-tangents", "mse_ensemble", bound=CLOSE)
     compare(COVARIANCE, ours.covariance, covariance, "neural-tangents", "mse_ensemble", bound=CLOSE)
     alone = nu.trained_ensemble(*data, 3.0, **NETWORK)
-    assert torch.equal(alone.mean, ours.mean[1]) and alone.covariance.shape == (5, 5)
+    # the same up to the order in which a batched product adds
+    assert (alone.mean - ours.mean[1]).abs().max() < 1e-14 and alone.covariance.shape == (5, 5)
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.5])

@@ -98,7 +98,7 @@ def test_the_diagonal_alone_is_the_diagonal(activation, Kernel, kernel, normal, 
     for k in (Kernel(3, activation), Kernel(2, activation, weight_std=0.8, bias_std=0.4)):
         K = k(X)
         with monkeypatch.context() as without:
-            without.setattr("ntkutils.sklearn_kernel.kernels", None)  # no matrix is computed
+            without.setattr("ntkutils.sklearn_kernel.kernel", None)  # no matrix is computed
             diagonal = k.diag(X)
         assert diagonal.shape == (6,) and diagonal.dtype == np.float64
         assert np.abs(diagonal - np.diag(K)).max() <= 1e-14 * np.diag(K).max()
