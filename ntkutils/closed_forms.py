@@ -124,6 +124,7 @@ def rectified_monomial(Lambda: Covariance, n: int) -> Covariance:
     # J_n/π = P - (θ P - sin θ Q)/π; P is the dual of z^n, and 1 - P/top is had without cancellation
     arc = (theta * _evaluate(P, xi) - theta.sin() * _evaluate(Q, xi)) / (PI * top)
     gap = sum((c / top * gap_l for c, gap_l in zip(P.coef, _gaps_of_powers(Lambda, n), strict=True)), arc)
+    gap = gap.clamp(min=0)  # below 0 by rounding, at tiny angles
     return top / 2 * Covariance(Lambda.sd1**n, Lambda.sd2**n, 1 - gap, gap * (2 - gap))
 
 

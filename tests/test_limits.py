@@ -101,10 +101,12 @@ KERNELS = rows(
     ("zero vectors", 0 * A, None, {}, torch.zeros(2, 2, dtype=F64)),
     ("a zero vector with bias", 0 * B, A, NUMBERS, (1, 2)),
     ("a zero vector among parallel ones", torch.cat([0 * B, B, B]), None, {}, (3, 3)),
-    defect(
-        *("an angle of 4e-17, a power", "closed_forms.rectified_monomial: a gap below 0 by rounding, NaN"),
-        *(torch.tensor([[1.0, 3.925231146709438e-17]], dtype=F64), torch.eye(2, dtype=F64)),
-        *({"activation": activations.rectified_monomial(5), "bias_std": 0.1}, (1, 2)),
+    (
+        "an angle of 4e-17, a power",
+        torch.tensor([[1.0, 3.925231146709438e-17]], dtype=F64),
+        torch.eye(2, dtype=F64),
+        {"activation": activations.rectified_monomial(5), "bias_std": 0.1},
+        (1, 2),
     ),
     (
         "an angle of 1e-60",

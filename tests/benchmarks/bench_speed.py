@@ -10,7 +10,7 @@ import multiprocessing
 import pytest
 from contestants import serve
 
-CALLS = 3  # a turn, after one that is not counted and warms the caches up
+CALLS = 2  # a turn, after one that is not counted and warms the caches up
 ANALYTIC = dict(n=4000, d=64, depth=3)
 MLP = dict(n=128, d=64, width=1024, depth=3)
 CNN = dict(n=20, tests=5)
