@@ -10,12 +10,12 @@ from ntkutils import figures
 
 
 def test_panels_have_the_look_and_leave_the_settings_alone():
-    before = dict(matplotlib.rcParams)
+    before, open_before = dict(matplotlib.rcParams), plt.get_fignums()
     fig, axes = figures.panels(columns=3, rows=2, height=2.0, sharex=True)
     assert axes.shape == (2, 3) and tuple(fig.get_size_inches()) == (7.2, 4.0)
     assert fig.dpi == figures.STYLE["figure.dpi"] and not axes[0, 0].spines["top"].get_visible()
     assert dict(matplotlib.rcParams) == before
-    assert plt.get_fignums() == [fig.number]  # none is left over
+    assert plt.get_fignums() == [*open_before, fig.number]  # none is left over
     plt.close(fig)
 
 

@@ -21,7 +21,7 @@ NETWORK = {"depth": 2, "activation": "relu", "bias_std": 0.5}
 
 def draw(path=PICTURE):
     """Write the picture; the same file every time."""
-    import matplotlib
+    import matplotlib.pyplot
 
     matplotlib.use("agg")
     x, y = torch.tensor(DATA, dtype=torch.float64).T
@@ -37,6 +37,7 @@ def draw(path=PICTURE):
     figures.legend_above(fig, ax)
     with matplotlib.rc_context({"svg.hashsalt": "drag"}):
         fig.savefig(path, metadata={"Date": None, "Creator": None})
+    matplotlib.pyplot.close(fig)
 
 
 if __name__ == "__main__":
