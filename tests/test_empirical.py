@@ -103,3 +103,29 @@ def test_bad_input_is_named(normal):
         nu.empirical_ntk(nn.Linear(5, 1).double(), x, x[:, :4])
     with pytest.raises(TypeError, match=r"expected an ntkutils.MLP"):
         nu.empirical_ntk_by_layer(nn.Linear(5, 1).double(), x)
+
+
+@pytest.mark.parametrize("copies", [None, 2])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_an_mlp_in_chunks_equals_the_whole(outputs, copies, normal):
+    generator = torch.Generator().manual_seed(0)
+    options = dict(generator=generator, dtype=torch.float64, copies=copies)
+    model = nu.MLP(4, 6, 2, outputs, "erf", 1.2, 0.3, **options)
+    x1, x2 = normal(1, 7, 4), normal(2, 5, 4)
+    for points in ((x1,), (x1, x2), (x2, x1), (x1, x1.clone())):
+        whole = nu.empirical_ntk(model, *points)
+        for chunk_size in (1, 3, 5):
+            parts = nu.empirical_ntk(model, *points, chunk_size=chunk_size)
+            assert parts.shape == whole.shape
+            assert (parts - whole).abs().max() < 1e-14 * whole.abs().max()
+
+
+def test_a_module_in_chunks_equals_the_whole(normal):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()
+    x1, x2 = normal(1, 7, 4), normal(2, 5, 4)
+    for points in ((x1,), (x1, x2), (x2, x1)):
+        whole = nu.empirical_ntk(model, *points)
+        for chunk_size in (1, 3, 5):
+            parts = nu.empirical_ntk(model, *points, chunk_size=chunk_size)
+            assert (parts - whole).abs().max() < 1e-14 * whole.abs().max()
