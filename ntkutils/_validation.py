@@ -118,6 +118,17 @@ def _readable(size: float) -> str:
     return f"{size / 1000**power:.1f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
+def require_held(moments: Tensor, name: str, of: str, *sds: Tensor) -> Tensor:
+    """Return second moments of an activation if they are finite; OverflowError says at which ``sds``."""
+    if moments.numel() and not all(math.isfinite(end.item()) for end in torch.aminmax(moments)):
+        worst = max(sd.max().item() for sd in sds)
+        raise OverflowError(
+            f"{name}: expected second moments that {moments.dtype} can hold, "
+            f"got more at a standard deviation of {of} of up to {worst:.6g}"
+        )
+    return moments
+
+
 def require_shape(a: Tensor, shape: tuple[int, ...], name: str, why: str) -> None:
     """Raise ValueError when ``a`` does not have the shape that ``why`` explains."""
     if tuple(a.shape) != tuple(shape):

@@ -84,13 +84,8 @@ class Activation:
         return self._finite(self.derivative_moments(_pairs(cov, var1, var2)), cov, var1, var2)
 
     def _finite(self, result: Tensor, *moments: Tensor | None) -> Tensor:
-        if not torch.isfinite(result).all():
-            worst = max(m.abs().max().item() for m in moments if m is not None) ** 0.5
-            raise OverflowError(
-                f"{self.name}: expected second moments that {result.dtype} can hold, "
-                f"got more at a standard deviation of the pre-activations of up to {worst:.6g}"
-            )
-        return result
+        sds = (m.abs().sqrt() for m in moments if m is not None)
+        return check_that.require_held(result, self.name, "the pre-activations", *sds)
 
 
 def _pairs(cov: Tensor, var1: Tensor | None, var2: Tensor | None) -> Covariance:

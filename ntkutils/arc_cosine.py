@@ -30,7 +30,8 @@ def arc_cosine(which: str, Lambda: Covariance, depth: int) -> Tensor:
     Nothing is recorded for automatic differentiation, and ``Lambda`` is used up.
     """
     xi, gap, sine = Lambda.xi, Lambda.gap, Lambda.sin2.sqrt_()
-    kappa, theta = xi.clone(), torch.empty_like(xi)
+    result = xi.clone() if which == "ntk" else xi  # kappa, or what xi becomes
+    theta, one = torch.empty_like(xi), torch.ones_like(xi[:1, :1])
     for layer in range(depth):
         if layer > 0:
             torch.addcmul(gap, gap, xi, out=sine).sqrt_()  # of (1 - xi)(1 + xi)
@@ -38,7 +39,7 @@ def arc_cosine(which: str, Lambda: Covariance, depth: int) -> Tensor:
         sine.addcmul_(theta, xi, value=-1)
         # with all its digits, which 1 - xi would lose; below 0 by rounding, where theta < 1e-16
         gap.sub_(sine, alpha=1 / math.pi).clamp_(min=0)
-        torch.sub(torch.ones_like(gap[:1, :1]), gap, out=xi)
+        torch.sub(one, gap, out=xi)
         if which == "ntk":
-            kappa.addcmul_(theta, kappa, value=-1 / math.pi).add_(xi)
-    return (kappa if which == "ntk" else xi).mul_(Lambda.sd1).mul_(Lambda.sd2)
+            result.addcmul_(theta, result, value=-1 / math.pi).add_(xi)
+    return result.mul_(Lambda.sd1).mul_(Lambda.sd2)

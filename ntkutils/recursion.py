@@ -1,6 +1,5 @@
 r"""The kernels of infinitely wide networks: the compositional recursion, as on the page."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -63,16 +62,33 @@ def kernel(
     def of(Lambda: Covariance) -> Tensor:
         if in_place:
             K = arc_cosine(which, weight_var ** (depth + 1) * Lambda, depth)
-        elif which == "nngp":
-            K = nngp_recursion(weight_var * Lambda + bias_var, phi, depth, weight_var, bias_var)
-        else:
-            K = recursion(weight_var * Lambda + bias_var, phi, depth, weight_var, bias_var)[1]
-        return _require_finite(K, phi, Lambda)
+            return _require_finite(K, phi, Lambda)
+        return _of_inner_products(which, Lambda, phi, depth, weight_var, bias_var)
 
     if not differentiated:
         return _in_tiles(x1, x2, of)
     K = of(gram(x1, x2))
     return K.triu() + K.triu(1).T if x1 is x2 else K
+
+
+def _of_inner_products(
+    which: str,
+    Lambda: Covariance,
+    phi: Activation,
+    depth: int,
+    weight_var: float | Tensor,
+    bias_var: float | Tensor,
+) -> Tensor:
+    first = weight_var * Lambda + bias_var
+    if which == "nngp":
+        K = nngp_recursion(first, phi, depth, weight_var, bias_var)
+    else:
+        K = recursion(first, phi, depth, weight_var, bias_var)[1]
+    return _require_finite(K, phi, Lambda)
+
+
+def _require_finite(K: Tensor, phi: Activation, Lambda: Covariance) -> Tensor:
+    return check_that.require_held(K, phi.name, "the first pre-activations", Lambda.sd1, Lambda.sd2)
 
 
 def _in_tiles(x1: Tensor, x2: Tensor, of: Callable[[Covariance], Tensor]) -> Tensor:
@@ -98,24 +114,13 @@ def _in_tiles(x1: Tensor, x2: Tensor, of: Callable[[Covariance], Tensor]) -> Ten
     return K
 
 
-def _require_finite(K: Tensor, phi: Activation, Lambda: Covariance) -> Tensor:
-    if K.numel() and not all(math.isfinite(end.item()) for end in torch.aminmax(K)):
-        worst = max(sd.max().item() for sd in (Lambda.sd1, Lambda.sd2))
-        raise OverflowError(
-            f"{phi.name}: expected second moments that {K.dtype} can hold, got more at a standard "
-            f"deviation of the first pre-activations of up to {worst:.6g}"
-        )
-    return K
-
-
 def diagonal(
     which: str, x: Tensor, phi: Activation, depth: int, weight_var: float, bias_var: float
 ) -> Tensor:
     """The diagonal of the "nngp" or the "ntk" of ``x`` with itself, shape (n,)."""
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     same = Covariance(norm, norm, torch.ones_like(norm), torch.zeros_like(norm))  # n pairs
-    both = recursion(weight_var * same + bias_var, phi, depth, weight_var, bias_var)
-    return _require_finite(both[which == "ntk"], phi, same).squeeze(1)
+    return _of_inner_products(which, same, phi, depth, weight_var, bias_var).squeeze(1)
 
 
 def nngp(

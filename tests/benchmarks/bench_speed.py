@@ -76,7 +76,6 @@ def stage():
     def leave():
         for connection, process in running.pop("processes", {}).values():
             connection.send("stop")
-            connection.recv()
             process.join()
 
     yield enter

@@ -5,7 +5,6 @@ A contestant is a name in ``CONTESTANTS``; its arguments are numbers, so that th
 
 import ctypes
 import os
-import resource
 import time
 from pathlib import Path
 
@@ -26,9 +25,9 @@ def serial(width, depth):
     return stax.serial(*layers, stax.Dense(1))
 
 
-def ours(n, d, depth, dtype, activation="relu", bias_std=0.0):
+def ours(n, d, depth, dtype, activation="relu"):
     x = torch.from_numpy(inputs(n, d, dtype))
-    return lambda: nu.ntk(x, depth=depth, activation=activation, bias_std=bias_std)
+    return lambda: nu.ntk(x, depth=depth, activation=activation)
 
 
 def neural_tangents(n, d, depth, dtype):
@@ -184,4 +183,3 @@ def serve(connection, name, arguments):
         result = call()
         connection.send(time.perf_counter() - start)
         del result
-    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
