@@ -13,6 +13,7 @@ import jupyter_book.sphinx  # noqa: F401 (here once, not in every build)
 import myst_nb  # noqa: F401
 import nbformat
 import pytest
+from address import address_of
 from jupyter_book.cli.main import main as jupyter_book_command
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -23,7 +24,7 @@ root: chapters/index
 parts:
   - numbered: 2
     chapters: [{file: chapters/a_uses}, {file: chapters/b_plain}]
-  - chapters: [{file: chapters/ledger}]
+  - chapters: [{file: chapters/ledger}, {file: chapters/exercises}, {file: chapters/glossary}]
 """
 STUB = """\
 from IPython.display import display
@@ -36,6 +37,19 @@ def check(label, oracle):
                   measured=MEASURED, unit="of the largest", values=400)
     display({"text/plain": label}, metadata={"ntkutils-check": record}, raw=True)
 """
+GLOSSARY = """\
+# Glossary
+
+```{glossary}
+gap
+  What is "not" there. In symbols $g$.
+```
+"""
+GITHUB = {
+    "GITHUB_SERVER_URL": "https://github.com",
+    "GITHUB_REPOSITORY": "An-Owner/the-book",
+    "GITHUB_REF_NAME": "draft/one",
+}
 EXECUTED = "from pathlib import Path\nwith open('../executed', 'a') as log:\n    log.write('%s ')\n"
 USES = [
     new_markdown_cell(
@@ -46,6 +60,11 @@ USES = [
     new_code_cell(
         "ntkutils.check('eq-first-thing', 'neural-tangents')\nntkutils.check('eq-first-thing', 'torch')\n"
         "ntkutils.check('def-third', 'autodiff')"
+    ),
+    new_markdown_cell(
+        "## Exercises\n\nMind the {term}`gap`.\n\n"
+        "```{exercise-start} A title\n:label: ex-first\n```\nWhy?\n```{exercise-end}\n```\n\n"
+        "```{solution-start} ex-first\n```\nBecause.\n```{solution-end}\n```\n"
     ),
 ]
 PLAIN = [
@@ -82,6 +101,8 @@ class Book:
         self.write("ntkutils/__init__.py", STUB)
         self.write("chapters/index.md", "# A book\n\nSee {eq}`eq-first-thing`.\n")
         self.write("chapters/ledger.md", "# Ledger\n\n```{ledger}\n```\n")
+        self.write("chapters/exercises.md", "# Exercises\n\n```{exercise-index}\n```\n")
+        self.write("chapters/glossary.md", GLOSSARY)
         self.write("chapters/references.bib", "")
         self.notebook("a_uses", USES)
         self.notebook("b_plain", PLAIN)
@@ -100,29 +121,34 @@ class Book:
         notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
         nbformat.write(notebook, self.root / f"chapters/{name}.ipynb")
 
-    def run(self, *options):
+    def run(self, *options, **environment):
         """Build with warnings as errors: whether it succeeded, and the chapters it executed."""
         log = self.root / "executed"
         log.unlink(missing_ok=True)
         # A process of its own, since a Sphinx application leaves state behind; forked, since
         # importing Sphinx again would take longer than most of these builds.
-        process = multiprocessing.get_context("fork").Process(target=self._build, args=options)
+        process = multiprocessing.get_context("fork").Process(
+            target=self._build, args=options, kwargs=environment
+        )
         process.start()
         process.join()
         self.built = process.exitcode == 0
         return self.built, log.read_text().split() if log.exists() else []
 
-    def _build(self, *options):
+    def _build(self, *options, **environment):
         output = os.open(self.root / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout = sys.stderr = os.fdopen(output, "w")  # pytest's own would keep the text
         warnings.simplefilter("ignore")  # Python's own are an error under pytest, not in a build
-        os.environ["PYTHONPATH"] = str(self.root)
+        for name in list(os.environ):
+            if name.startswith("GITHUB_"):  # where the tests run says nothing of this book
+                del os.environ[name]
+        os.environ |= {"PYTHONPATH": str(self.root), **environment}
         jupyter_book_command(["build", "-W", *options, str(self.root)])
 
-    def build(self, *options):
-        succeeded, executed = self.run(*options)
+    def build(self, *options, **environment):
+        succeeded, executed = self.run(*options, **environment)
         assert succeeded, self.output()[-4000:]
         return executed
 
@@ -137,8 +163,16 @@ class Book:
 
     def page(self, name):
         """The body of a built page."""
-        html = (self.root / f"_build/html/chapters/{name}.html").read_text(encoding="utf-8")
-        return html.partition("<article")[2].partition("</article>")[0]
+        return self.html(f"chapters/{name}.html").partition("<article")[2].partition("</article>")[0]
+
+    def html(self, path):
+        """All of a built page."""
+        return (self.root / "_build/html" / path).read_text(encoding="utf-8")
+
+    def metadata(self, path):
+        """What a built page says of itself to others, by name."""
+        tags = re.findall(r'<meta (?:name|property)="([\w:]+)" content="([^"]*)"', self.html(path))
+        return {name: unescape(value) for name, value in tags}
 
     def ledger_rows(self):
         """The rows of the ledger's tables, as lists of texts."""
@@ -286,3 +320,107 @@ def test_cell_that_writes_to_stderr_fails_the_build(book):
     book.fails()
     assert "stderr" in book.output()
     book.notebook("b_plain", PLAIN)
+
+
+# ---- The reading aids -----------------------------------------------------------------------
+
+
+def test_index_lists_every_exercise_with_its_title_and_solution(book):
+    page = book.page("exercises")
+    assert "1 exercise in 1 chapter." in page
+    assert re.search(r">1\.1<.*?a_uses\.html#ex-first\W.*?>A title<", page, re.DOTALL)
+    [solution] = re.findall(r'href="a_uses\.html#([^"]*solution[^"]*)"', page)
+    assert f'id="{solution}"' in book.page("a_uses")
+
+
+def test_exercise_without_solution_fails_the_build(book):
+    lonely = new_markdown_cell(
+        "```{exercise-start} B\n:label: ex-lonely\n```\nWhy?\n```{exercise-end}\n```\n"
+    )
+    book.notebook("b_plain", [*PLAIN, lonely])
+    book.fails()
+    assert "'ex-lonely' has no solution" in book.output()
+    book.notebook("b_plain", PLAIN)
+
+
+def test_link_to_a_term_says_what_it_means(book):
+    [link] = re.findall(r'<a [^>]*href="glossary.html#term-gap"[^>]*>', book.page("a_uses"))
+    assert unescape(re.search('title="([^"]*)"', link)[1]) == "What is “not” there."
+
+
+def test_every_page_describes_itself(book):
+    found = book.metadata("chapters/glossary.html")
+    assert found["og:title"] == "Glossary"
+    assert (book.root / "_build/html/chapters" / found["og:image"]).resolve().exists()
+    found = book.metadata("chapters/index.html")
+    assert found["og:title"] == "The Neural Tangent Kernel"
+    assert found["description"] == found["og:description"] == "See (1.1)."
+
+
+def test_without_an_address_no_page_names_one(book):
+    book.build()
+    pages = [book.html(f"chapters/{name}.html") for name in ("index", "a_uses", "b_plain")]
+    for page in [*pages, book.html("index.html")]:
+        assert not re.search("mybinder|canonical|og:url|jupyter-book/issues|source-repository", page)
+    assert not (book.root / "_build/html/sitemap.xml").exists()
+
+
+def test_github_build_knows_repository_branch_and_file(book):
+    book.build(**GITHUB)
+    for name in ("a_uses", "b_plain"):
+        page = book.html(f"chapters/{name}.html")
+        [launch] = set(re.findall(r'href="(https://mybinder[^"]*)"', page))
+        place = "https://mybinder.org/v2/gh/An-Owner/the-book/draft/one"
+        assert unescape(launch) == f"{place}?urlpath=lab/tree/chapters/{name}.ipynb"
+        assert 'href="https://github.com/An-Owner/the-book"' in page
+        assert 'href="https://github.com/An-Owner/the-book/issues/new' in page
+        assert (
+            f'<link rel="canonical" href="https://an-owner.github.io/the-book/chapters/{name}.html"' in page
+        )
+    assert "mybinder" not in book.html("chapters/ledger.html")  # a page of text is nothing to run
+    book.built = False
+
+
+def test_github_build_gives_absolute_addresses_and_a_sitemap(book):
+    book.build(**GITHUB)
+    base = "https://an-owner.github.io/the-book/"
+    found = book.metadata("chapters/a_uses.html")
+    assert found["og:url"] == f"{base}chapters/a_uses.html"
+    assert found["og:image"] == f"{base}_static/card.png"
+    assert book.metadata("index.html")["og:url"] == base
+    pages = re.findall("<loc>(.*?)</loc>", book.html("sitemap.xml"))
+    expected = {path.relative_to(book.root / "chapters") for path in (book.root / "chapters").glob("*.*")}
+    expected = {path.stem for path in expected if path.suffix in (".md", ".ipynb")}
+    assert pages[0] == f"{base}chapters/index.html"
+    assert sorted(pages) == sorted(f"{base}chapters/{name}.html" for name in expected)
+    book.built = False
+    book.build()
+    assert not (book.root / "_build/html/sitemap.xml").exists()
+
+
+@pytest.mark.parametrize(
+    "environment, configured, repository, branch, pages",
+    [
+        ({}, "https://github.com/a/b/", "https://github.com/a/b", "main", "https://a.github.io/b/"),
+        ({}, "https://github.com/a/b.git", "https://github.com/a/b", "main", "https://a.github.io/b/"),
+        (GITHUB, "https://github.com/a/b", "https://github.com/An-Owner/the-book", "draft/one", None),
+        ({**GITHUB, "GITHUB_REF_NAME": "7/merge"}, "", None, "main", None),
+        (
+            {"GITHUB_REPOSITORY": "a/A.github.io"},
+            "",
+            "https://github.com/a/A.github.io",
+            "main",
+            "https://a.github.io/",
+        ),
+        ({}, "https://gitlab.com/a/b", "https://gitlab.com/a/b", "main", ""),
+    ],
+)
+def test_address_is_of_the_build_or_as_configured(environment, configured, repository, branch, pages):
+    found = address_of(environment, configured)
+    assert found.repository == (repository or "https://github.com/An-Owner/the-book")
+    assert found.branch == branch
+    assert found.pages == ("https://an-owner.github.io/the-book/" if pages is None else pages)
+
+
+def test_no_address_is_none():
+    assert address_of({}, "  ") is None

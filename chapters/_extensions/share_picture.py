@@ -1,6 +1,6 @@
 """Draws `_static/card.png`, which stands beside a link to the book where that is shared.
 
-    .venv/bin/python chapters/_extensions/share_picture.py
+.venv/bin/python chapters/_extensions/share_picture.py
 """
 
 from pathlib import Path

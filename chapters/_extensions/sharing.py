@@ -59,7 +59,9 @@ def tags(title, book, description, base, address, is_root):
         "og:image:alt": PICTURE_SAYS,
     }
     elements = [
-        f'<meta property="{name}" content="{escape(value)}" />' for name, value in properties.items() if value
+        f'<meta property="{name}" content="{escape(value)}" />'
+        for name, value in properties.items()
+        if value
     ]
     return "\n".join([*elements, '<meta name="twitter:card" content="summary_large_image" />'])
 
@@ -98,7 +100,9 @@ def write_sitemap(app):
     path.unlink(missing_ok=True)
     if base:
         pages = sorted(app.env.found_docs, key=lambda name: (name != app.config.root_doc, name))
-        entries = [f"<url><loc>{escape(base + app.builder.get_target_uri(name))}</loc></url>" for name in pages]
+        entries = [
+            f"<url><loc>{escape(base + app.builder.get_target_uri(name))}</loc></url>" for name in pages
+        ]
         head = '<?xml version="1.0" encoding="utf-8"?>'
         space = "http://www.sitemaps.org/schemas/sitemap/0.9"
         lines = [head, f'<urlset xmlns="{space}">', *entries, "</urlset>", ""]
