@@ -387,7 +387,7 @@ def test_github_build_gives_absolute_addresses_and_a_sitemap(book):
     found = book.metadata("chapters/a_uses.html")
     assert found["og:url"] == f"{base}chapters/a_uses.html"
     assert found["og:image"] == f"{base}_static/card.png"
-    assert book.metadata("index.html")["og:url"] == base
+    assert book.metadata("index.html")["og:url"] == f"{base}chapters/index.html"
     pages = re.findall("<loc>(.*?)</loc>", book.html("sitemap.xml"))
     expected = {path.relative_to(book.root / "chapters") for path in (book.root / "chapters").glob("*.*")}
     expected = {path.stem for path in expected if path.suffix in (".md", ".ipynb")}
