@@ -25,7 +25,8 @@ SITE = ROOT / "_build/html"
 FIRST = "chapters/index.html"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 MARGIN = {"top": "20mm", "bottom": "22mm", "left": "20mm", "right": "20mm"}
-FOOTER = '<div style="width: 100%; font: 8pt sans-serif; text-align: center"><span class="pageNumber"></span></div>'
+FOOTER = """<div style="width: 100%; font: 8pt sans-serif; text-align: center">
+  <span class="pageNumber"></span></div>"""
 STYLE = """
   .book-page + .book-page { break-before: page; }
   .book-page h1 { display: block !important; } /* which the theme prints elsewhere */
@@ -198,7 +199,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def main():
     """Serve the built pages to Chromium, and tell what has come of it."""
     if not CHROMIUM:
-        sys.exit("The PDF needs Chromium (on Debian and Ubuntu: apt install chromium), or its path in CHROMIUM.")
+        sys.exit("The PDF needs Chromium (apt install chromium), or its path in the variable CHROMIUM.")
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         reader = asyncio.run(make(f"http://127.0.0.1:{server.server_port}/book.html"))

@@ -114,7 +114,7 @@ class Freshness:
 
 
 def take_stored_outputs(app, config):
-    """With the variable STORED_OUTPUTS, show the outputs that the notebooks hold: `make test` executes them once."""
+    """With the variable STORED_OUTPUTS, execute nothing: the pages show what the notebooks hold."""
     if os.environ.get("STORED_OUTPUTS"):
         config.nb_execution_mode = "off"
 

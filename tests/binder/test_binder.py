@@ -142,7 +142,12 @@ def execute(socket_, code):
     """What a cell sends, as notebook outputs."""
     header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "session": "test", "username": ""}
     content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
-    request = {"header": header | {"version": "5.4"}, "parent_header": {}, "metadata": {}, "content": content}
+    request = {
+        "header": header | {"version": "5.4"},
+        "parent_header": {},
+        "metadata": {},
+        "content": content,
+    }
     socket_.send(json.dumps(request | {"channel": "shell", "buffers": []}))
     outputs, replied, idle = [], False, False
     while not (replied and idle):
@@ -200,4 +205,6 @@ def test_chapter_runs_on_binder(server, path, record_property):
         session.delete(f"{address}api/sessions/{started.json()['id']}", timeout=60).raise_for_status()
     record_property("peak memory, MB", round(memory.peak / 1e6))
     print(f"{path}: at most {memory.peak / 1e6:.0f} MB")
-    assert memory.peak < MEMORY, f"{path}: {memory.peak / 1e9:.2f} GB, and Binder gives {MEMORY / 1e9:.0f} GB"
+    assert memory.peak < MEMORY, (
+        f"{path}: {memory.peak / 1e9:.2f} GB, and Binder gives {MEMORY / 1e9:.0f} GB"
+    )
