@@ -23,6 +23,7 @@ from playwright.async_api import async_playwright
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build/html"
 FIRST = "chapters/index.html"
+TARGET = ROOT / "_build/book.pdf"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 MARGIN = {"top": "20mm", "bottom": "22mm", "left": "20mm", "right": "20mm"}
 FOOTER = """<div style="width: 100%; font: 8pt sans-serif; text-align: center">
@@ -179,8 +180,8 @@ async def make(address):
         numbers = {}
         for _ in range(2):
             content = await printed(page, address, document(numbers))
-            (ROOT / "_build/book.pdf").write_bytes(content)
-            reader = pypdf.PdfReader(ROOT / "_build/book.pdf")
+            TARGET.write_bytes(content)
+            reader = pypdf.PdfReader(TARGET)
             numbers = {
                 name.removeprefix("/"): reader.get_destination_page_number(place) + 1
                 for name, place in reader.named_destinations.items()
@@ -204,8 +205,8 @@ def main():
         threading.Thread(target=server.serve_forever, daemon=True).start()
         reader = asyncio.run(make(f"http://127.0.0.1:{server.server_port}/book.html"))
         server.shutdown()
-    size = (ROOT / "_build/book.pdf").stat().st_size / 1e6
-    print(f"The book is ready: _build/book.pdf ({len(reader.pages)} pages, {size:.1f} MB)")
+    size = TARGET.stat().st_size / 1e6
+    print(f"The book is ready: {TARGET} ({len(reader.pages)} pages, {size:.1f} MB)")
 
 
 if __name__ == "__main__":

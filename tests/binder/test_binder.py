@@ -1,4 +1,4 @@
-"""What Binder does, done here: an environment from .binder, a Jupyter server, every chapter through its API.
+"""What Binder does, done here: an environment from .binder, a server, every chapter through its API.
 
 It takes 4.5 GB of disk and about a quarter of an hour, so it runs where the variable CI is set, and by
 `make binder`, which sets BINDER.
