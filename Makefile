@@ -31,15 +31,20 @@ endif
 PY = .venv/bin/python
 # --all: a page that a run before has read would keep its warnings to itself.
 BUILD = .venv/bin/jupyter-book build . -W -n --keep-going --all
+ONE_THREAD = OMP_NUM_THREADS=1
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help environment book serve test bench execute clean distclean
+.PHONY: help environment book serve pdf test binder links workflows bench execute clean distclean
 
 help:
 	@echo "make book         make the environment, execute the chapters, render the book"
 	@echo "make serve        show the book on http://127.0.0.1:$(PORT)/  (another: PORT=8001)"
+	@echo "make pdf          the whole book as one PDF (needs Chromium)"
 	@echo "make test         build the book with warnings as errors, unit tests, and every"
 	@echo "                  chapter against its stored outputs"
+	@echo "make binder       what Binder does, done here: a fresh environment, a server, every chapter"
+	@echo "make links        ask every address that the book links to"
+	@echo "make workflows    lint the GitHub workflows (needs actionlint, or docker)"
 	@echo "make execute      execute the chapters and store their outputs in them"
 	@echo "make bench        time the package against others, and store the table that the book shows"
 	@echo "make environment  make or renew the environment, .venv (the others do it first)"
@@ -65,18 +70,39 @@ serve: environment
 	@echo "The book is at http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-# All three parts run, and the last lines say which of them failed. The book comes
-# first, as some unit tests read its pages.
+pdf: book
+	@$(PY) .ci/pdf.py
+
+# All parts run, and the last lines say which of them failed. The book comes first, as some unit
+# tests read its pages; it is made from the stored outputs, which the last part holds to new ones.
+# The pages are tested in a browser by themselves, as frames are timed there.
 test: environment
 	@failed=; \
 	echo "== The book, warnings as errors"; \
-	$(BUILD) || failed="$$failed, book"; \
+	STORED_OUTPUTS=1 $(BUILD) || failed="$$failed, book"; \
 	echo "== Unit tests"; \
-	$(PY) -m pytest || failed="$$failed, unit tests"; \
+	$(ONE_THREAD) $(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered \
+	  --ignore=tests/browser --ignore=tests/binder || failed="$$failed, unit tests"; \
+	echo "== The pages in a browser"; \
+	$(PY) -m pytest tests/browser || failed="$$failed, pages"; \
 	echo "== Chapters against their stored outputs"; \
 	$(PY) -m pytest $(NBVAL) chapters || failed="$$failed, chapters"; \
+	if [ -n "$$CI" ]; then \
+	  echo "== The chapters as on Binder"; \
+	  $(PY) -m pytest tests/binder || failed="$$failed, binder"; \
+	fi; \
 	if [ -n "$$failed" ]; then echo "FAILED: $${failed#, }" >&2; exit 1; fi; \
 	echo "All tests passed."
+
+binder: environment
+	@BINDER=1 $(PY) -m pytest -s tests/binder
+
+links: environment
+	@STORED_OUTPUTS=1 $(BUILD) --builder linkcheck
+
+workflows:
+	@if command -v actionlint >/dev/null; then actionlint; \
+	else docker run --rm -v "$(CURDIR):/book:ro" -w /book rhysd/actionlint:1.7.7; fi
 
 # Without OMP_WAIT_POLICY, as most users have it: threads spin a while, which wants an idle machine.
 bench: environment

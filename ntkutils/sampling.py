@@ -11,6 +11,8 @@ from torch import Tensor
 from . import _validation as check_that
 from .activations import Activation, get
 
+AT_ONCE = 2**24  # numbers held for the networks that are drawn together: 128 MB in float64
+
 
 def sample_ntk_by_layer(
     x: Tensor,
@@ -64,6 +66,26 @@ def sample_ntk_by_layer(
     copies = check_that.require_count(copies, "copies", least=1)
     weight_std = check_that.require_scale(weight_std, "weight_std")
     bias_std = check_that.require_scale(bias_std, "bias_std")
+
+    held = 3 * len(x) * (depth + 1) * (max(width, x.shape[1]) + 1)  # numbers a network
+    together = max(1, AT_ONCE // held)
+    groups = [min(together, copies - done) for done in range(0, copies, together)]
+    return torch.cat(
+        [_draw(x, width, depth, group, phi, weight_std, bias_std, generator) for group in groups], dim=1
+    )
+
+
+def _draw(
+    x: Tensor,
+    width: int,
+    depth: int,
+    copies: int,
+    phi: Activation,
+    weight_std: float,
+    bias_std: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """The shares of networks that are drawn together."""
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(copies, *shape, generator=generator, dtype=x.dtype, device=x.device)

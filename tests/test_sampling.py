@@ -83,6 +83,16 @@ def test_follows_the_input_and_the_seed(normal):
     assert torch.allclose(linear, (x @ x.T).double().expand(1, 2, 2, 2))
 
 
+def test_networks_drawn_in_groups_are_independent_copies(normal, monkeypatch):
+    x, options = normal(0, 2, 3), dict(width=16, depth=2)
+    monkeypatch.setattr(nu.sampling, "AT_ONCE", 3 * 2 * 3 * 17 * 100)  # a hundred networks
+    shares = nu.sample_ntk_by_layer(x, copies=250, generator=torch.Generator().manual_seed(0), **options)
+    first = nu.sample_ntk_by_layer(x, copies=100, generator=torch.Generator().manual_seed(0), **options)
+    assert shares.shape == (3, 250, 2, 2)
+    assert torch.equal(shares[:, :100], first)
+    assert len(shares[2, :, 0, 1].unique()) == 250
+
+
 @pytest.mark.parametrize(
     "options, words",
     [

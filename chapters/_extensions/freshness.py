@@ -113,9 +113,16 @@ class Freshness:
         os.replace(partial, self.path)
 
 
+def take_stored_outputs(app, config):
+    """With the variable STORED_OUTPUTS, execute nothing: the pages show what the notebooks hold."""
+    if os.environ.get("STORED_OUTPUTS"):
+        config.nb_execution_mode = "off"
+
+
 def setup(app):
     """Hook the fingerprints into the build."""
     freshness = Freshness()
+    app.connect("config-inited", take_stored_outputs)
     # After MyST-NB's own handler, which works out where the cache is.
     app.connect("builder-inited", freshness.start, priority=900)
     app.connect("env-get-outdated", freshness.outdated)
