@@ -33,6 +33,12 @@ ARROW = re.compile(r"(<a [^>]*>(?P<title>(?:(?!</?a\b).)*)</a><details[^>]*><sum
 # A signature with a line an argument is a list of descriptions without terms.
 SIGNATURE_LINES = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
 
+# A browser may end a line between a formula and the comma after it.
+END_OF_FORMULA = re.compile(
+    r'(?<!<span class="math-end">)(<span class="math notranslate nohighlight">[^<]*</span>)'
+    r"([.,;:!?)\]\u2019\u201d]+)"
+)
+
 
 def named(arrow):
     """The arrow, named after the page whose parts it unfolds."""
@@ -53,6 +59,7 @@ def delivered(html):
         html = SEARCH_SCRIPT.sub("", html)
     html = ARROW.sub(named, html)
     html = SIGNATURE_LINES.sub(lines_of, html)
+    html = END_OF_FORMULA.sub(r'<span class="math-end">\1\2</span>', html)
     # docutils marks references with a role that is no longer one, in a list that has no items
     html = html.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     return html.replace(' role="doc-biblioentry"', "")

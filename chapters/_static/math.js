@@ -40,30 +40,60 @@ async function typesetAll() {
   }
 }
 
-// A formula that is wider than its box scrolls there. Its edge fades where there is more (book.css), and the
-// keyboard reaches it.
+// A displayed formula that is wider than its box becomes smaller, down to the size of the text on a phone;
+// then it scrolls, as one in a line of text does that is wider than its paragraph. Its edge fades where there
+// is more (book.css), and the keyboard reaches it.
 
+const SMALLEST = 0.76; // of MathJax's own size, some 127 % of the text's
 const NAME = "Formula, wider than the page: arrow keys scroll it";
 
-function mark(box) {
-  const hidden = box.scrollWidth - box.clientWidth;
-  const wide = hidden > 1;
-  box.classList.toggle("wide-before", wide && box.scrollLeft > 1);
-  box.classList.toggle("wide-after", wide && box.scrollLeft < hidden - 1);
-  if (wide === box.hasAttribute("tabindex")) return;
-  if (wide) {
+function around(box) {
+  let block = box.parentElement;
+  while (getComputedStyle(block).display === "inline") block = block.parentElement;
+  return block;
+}
+
+function fit(box) {
+  const inline = !box.hasAttribute("display");
+  // In a line of text the box grows with its formula, up to the width of the paragraph.
+  const roomOf = () => (inline ? box.block.clientWidth : box.clientWidth);
+  if (!roomOf() || roomOf() === box.room) return; // folded away, or nothing new
+  const needed = () => (inline ? box.firstElementChild.offsetWidth : box.scrollWidth);
+  if (!inline) {
+    box.style.fontSize = box.size ??= box.style.fontSize;
+    if (needed() > roomOf()) {
+      const part = Math.max(SMALLEST, (0.99 * roomOf()) / needed());
+      box.style.fontSize = `${part * parseFloat(box.size)}%`;
+    }
+  }
+  box.room = roomOf();
+  if (needed() - box.room > 1) {
     box.tabIndex = 0;
     box.setAttribute("role", "group");
     box.setAttribute("aria-label", NAME);
   } else ["tabindex", "role", "aria-label"].forEach((name) => box.removeAttribute(name));
+  fade(box);
 }
 
-const widths = new ResizeObserver((entries) => entries.forEach(({ target }) => mark(target)));
+function fade(box) {
+  const hidden = box.tabIndex === 0 ? box.scrollWidth - box.clientWidth : 0;
+  box.classList.toggle("wide-before", hidden > 1 && box.scrollLeft > 1);
+  box.classList.toggle("wide-after", hidden > 1 && box.scrollLeft < hidden - 1);
+}
+
+const formulasIn = new Map(); // a block's
+const widths = new ResizeObserver((entries) => {
+  for (const { target } of entries) formulasIn.get(target).forEach(fit);
+});
 
 function watchWidth(formula) {
-  for (const box of formula.querySelectorAll("mjx-container[display]")) {
-    widths.observe(box);
-    box.addEventListener("scroll", () => mark(box), { passive: true });
+  for (const box of formula.querySelectorAll("mjx-container")) {
+    box.block = around(box);
+    if (!formulasIn.has(box.block)) formulasIn.set(box.block, []);
+    formulasIn.get(box.block).push(box);
+    widths.unobserve(box.block); // and once more, for this formula
+    widths.observe(box.block);
+    box.addEventListener("scroll", () => fade(box), { passive: true });
   }
 }
 

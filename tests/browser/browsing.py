@@ -146,7 +146,9 @@ def formula_problems(page):
             found.push(`formula in error: ${words(error)} ${error.getAttribute("data-mjx-error") ?? ""}`);
         for (const box of containers) {
             if (!shown(box)) continue;
-            if (box.scrollWidth - box.clientWidth > 1 && box.hasAttribute("display")) {
+            // in a line of text, a box is as wide as its formula; the other rule sees whether that fits
+            const closed = box.hasAttribute("display") || overflowOf(box) !== "visible";
+            if (closed && box.scrollWidth - box.clientWidth > 1) {
                 if (!["auto", "scroll"].includes(overflowOf(box)))
                     found.push(`wide formula does not scroll: ${words(box)}`);
                 if (box.tabIndex !== 0 || !box.getAttribute("aria-label"))
