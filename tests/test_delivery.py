@@ -15,8 +15,8 @@ FORMULA = '<span class="math notranslate nohighlight">\\(x\\)</span>'
         (AS_YOU_TYPE % "false" + SEARCH, AS_YOU_TYPE % "false"),
         (AS_YOU_TYPE % "true" + SEARCH, AS_YOU_TYPE % "true" + SEARCH),
         (
-            '<a href="a">The <b>package</b></a><details open="open"><summary>',
-            '<a href="a">The <b>package</b></a><details open="open"><summary aria-label="Pages of The package">',
+            '<a href="a"><b>Maps</b></a><details open="open"><summary>',
+            '<a href="a"><b>Maps</b></a><details open="open"><summary aria-label="Pages of Maps">',
         ),
         (
             '<dl>\n<dd><em class="sig-param">x</em></dd>\n</dl>',
