@@ -57,8 +57,9 @@ function fit(box) {
   const inline = !box.hasAttribute("display");
   // In a line of text the box grows with its formula, up to the width of the paragraph.
   const roomOf = () => (inline ? box.block.clientWidth : box.clientWidth);
-  if (!roomOf() || roomOf() === box.room) return; // folded away, or nothing new
   const needed = () => (inline ? box.firstElementChild.offsetWidth : box.scrollWidth);
+  if (!roomOf()) return; // folded away
+  if (roomOf() === box.room && (box.tabIndex === 0 || needed() - box.room <= 1)) return; // nothing new
   if (!inline) {
     box.style.fontSize = box.size ??= box.style.fontSize;
     if (needed() > roomOf()) {
@@ -85,6 +86,9 @@ const formulasIn = new Map(); // a block's
 const widths = new ResizeObserver((entries) => {
   for (const { target } of entries) formulasIn.get(target).forEach(fit);
 });
+
+// The fonts come after the formulas that they are for, and are not as wide as what stood in for them.
+document.fonts.addEventListener("loadingdone", () => formulasIn.forEach((boxes) => boxes.forEach(fit)));
 
 function watchWidth(formula) {
   for (const box of formula.querySelectorAll("mjx-container")) {

@@ -104,7 +104,8 @@ def test_search(visit, view, scheme):
     assert_none(axe_problems(page) + overflow_problems(page))
     links.nth([link.endswith("dual_activations.html") for link in found].index(True)).click()
     page.locator("span.highlighted").first.wait_for(state="attached")
-    assert "activation" in page.locator("span.highlighted").all_text_contents()[0].lower()
+    marked = {word.lower() for word in page.locator("span.highlighted").all_text_contents()}
+    assert {"dual", "activation"} <= marked, marked
 
 
 def test_keyboard(visit):
@@ -132,7 +133,7 @@ def test_keyboard(visit):
     places = [stop["place"] for stop in stops]
     assert places[0] == "skip link" and {"side bar", "text"} <= set(places), places
     unseen = [stop for stop in stops[1:] if not stop["seen"]]
-    assert not unseen, unseen
+    assert not unseen, [stop["what"] for stop in unseen]
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("Home")
     page.goto(page.url.partition("#")[0] + "?")
@@ -213,7 +214,7 @@ def test_largest_pages_are_soon_usable(browser, site, address, record_property):
     print(f"{address}: usable after {wait:.2f} s, of which the page's thread worked {work:.2f} s")
     assert work < USABLE
     # A machine with more to do than it has processors says nothing of the wait.
-    if os.getloadavg()[0] < 1.5 * os.cpu_count():
+    if os.getloadavg()[0] < os.cpu_count():
         assert wait < USABLE
 
 
