@@ -45,6 +45,7 @@ async function typesetAll() {
 // is more (book.css), and the keyboard reaches it.
 
 const SMALLEST = 0.76; // of MathJax's own size, some 127 % of the text's
+const SCROLLED = 0.87; // what scrolls in any case need not be that small
 const NAME = "Formula, wider than the page: arrow keys scroll it";
 
 function around(box) {
@@ -63,8 +64,8 @@ function fit(box) {
   if (!inline) {
     box.style.fontSize = box.size ??= box.style.fontSize;
     if (needed() > roomOf()) {
-      const part = Math.max(SMALLEST, (0.99 * roomOf()) / needed());
-      box.style.fontSize = `${part * parseFloat(box.size)}%`;
+      const part = (0.99 * roomOf()) / needed();
+      box.style.fontSize = `${(part < SMALLEST ? SCROLLED : part) * parseFloat(box.size)}%`;
     }
   }
   box.room = roomOf();

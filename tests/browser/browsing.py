@@ -144,7 +144,9 @@ def formula_problems(page):
         const containers = document.querySelectorAll("mjx-container");
         if (containers.length !== all.length)
             found.push(`${containers.length} typeset formulas for ${all.length} in the page`);
-        for (const error of document.querySelectorAll("mjx-merror, [data-mjx-error]"))
+        // an unknown macro is no error to MathJax: its name stands in the formula, in red
+        const errors = "mjx-merror, [data-mjx-error], mjx-container [mathcolor=red]";
+        for (const error of document.querySelectorAll(errors))
             found.push(`formula in error: ${words(error)} ${error.getAttribute("data-mjx-error") ?? ""}`);
         for (const box of containers) {
             if (!shown(box)) continue;

@@ -269,7 +269,11 @@ def test_rule_finds(broken, rule, html, words):
 
 @pytest.mark.parametrize(
     "tex, words",
-    [("\\frac{a", "formula in error"), ("\\undefinedmacro", "formula in error"), ("x + " * 80, "keyboard")],
+    [
+        ("\\left( a", "formula in error"),
+        ("\\undefinedmacro", "formula in error"),
+        ("x + " * 80, "keyboard"),
+    ],
 )
 def test_formula_problems_finds(broken, tex, words):
     put, _ = broken
