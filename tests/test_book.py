@@ -171,6 +171,7 @@ FETCHING_RELATIONS = {
 OTHER_HOST = re.compile(r"^\s*(?:https?:)?//", re.IGNORECASE)
 CSS_FETCH = re.compile(r"""(?:url\(|@import)\s*['"]?\s*((?:https?:)?//[^'")\s]+)""", re.IGNORECASE)
 SCRIPT_URL = re.compile(r"https?://(?!www\.w3\.org/)[^\s'\"]+")
+RAW_ROLE = re.compile(r"\{(?:ref|eq|numref|doc|cite|prf:ref)[:\w]*\}")  # a reference that was not resolved
 ERROR_CLASSES = {"stderr", "traceback", "system-message", "problematic"}
 
 
@@ -229,7 +230,9 @@ def page_error_problems(folder):
     """No page shows an error of the build."""
     for path, page in pages_in(folder).items():
         found = sorted(ERROR_CLASSES & page.classes)
-        found += [mark for mark in ("??", "System Message:") if mark in " ".join(page.text)]
+        text = " ".join(page.text)
+        found += [mark for mark in ("??", "[?]", "System Message:") if mark in text]
+        found += RAW_ROLE.findall(text)
         found += [mark for mark in ("Traceback (most recent",) if mark in " ".join(page.code)]
         yield from (f"{path.relative_to(folder)}: shows {error}" for error in found)
 
@@ -419,6 +422,8 @@ def test_page_rule_accepts(site, rule, html):
         (page_error_problems, '<div class="output stderr">a</div>', "", "stderr"),
         (page_error_problems, '<span class="problematic">a</span>', "", "problematic"),
         (page_error_problems, "<p>by equation ??</p>", "", "??"),
+        (page_error_problems, "<p>as in [?]</p>", "", "[?]"),
+        (page_error_problems, "<p>by {eq}`eq-a`</p>", "", "{eq}"),
         (page_error_problems, "<pre>Traceback (most recent call last):</pre>", "", "Traceback"),
         (link_problems, '<a href="missing.html">a</a>', "", "missing.html leads nowhere"),
         (link_problems, '<a href="other.html#there">a</a>', "", "other.html#there leads to no place"),
