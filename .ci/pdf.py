@@ -25,12 +25,12 @@ SITE = ROOT / "_build/html"
 FIRST = "chapters/index.html"
 TARGET = ROOT / "_build/book.pdf"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-MARGIN = {"top": "20mm", "bottom": "22mm", "left": "20mm", "right": "20mm"}
+WIDTH = 665  # pixels of text on A4 with the margins of print.css: wider formulas become smaller
 FOOTER = """<div style="width: 100%; font: 8pt sans-serif; text-align: center">
   <span class="pageNumber"></span></div>"""
 STYLE = """
   .book-page + .book-page { break-before: page; }
-  .book-page h1 { display: block !important; } /* which the theme prints elsewhere */
+  .book-page h1 { display: block !important; font-size: 2rem; } /* the theme prints it elsewhere */
   .book-cover { min-height: 240mm; display: flex; flex-direction: column; justify-content: center; }
   .book-cover img { width: 6rem; margin-bottom: 3rem; }
   .book-contents { break-before: page; break-after: page; }
@@ -98,7 +98,7 @@ def document(numbers):
     title, author = shell.h1.find(string=True, recursive=False), "executable book"
     for element in shell.select("script[src], link[rel=preload]"):
         source = element.get("src", "")
-        if "mathjax" not in source:  # living figures stay pictures; nothing waits to be clicked
+        if "math" not in source:  # living figures stay pictures; nothing waits to be clicked
             element.decompose()
     for element in shell.select("[href^='../'], [src^='../']"):
         attribute = "href" if element.has_attr("href") else "src"
@@ -157,8 +157,7 @@ async def printed(page, address, html):
     await page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     await page.unroute("**/book.html")
     return await page.pdf(
-        format="A4",
-        margin=MARGIN,
+        prefer_css_page_size=True,
         outline=True,
         tagged=True,
         print_background=True,
@@ -175,7 +174,7 @@ async def make(address):
         browser = await playwright.chromium.launch(
             executable_path=CHROMIUM, args=[f"--{option}" for option in options]
         )
-        page = await browser.new_page(color_scheme="light")
+        page = await browser.new_page(color_scheme="light", viewport={"width": WIDTH, "height": 900})
         page.set_default_timeout(600_000)
         numbers = {}
         for _ in range(2):
