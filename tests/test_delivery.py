@@ -22,6 +22,7 @@ FORMULA = '<span class="math notranslate nohighlight">\\(x\\)</span>'
             '<dl>\n<dd><em class="sig-param">x</em></dd>\n</dl>',
             '<span class="sig-lines">\n<span class="sig-line"><em class="sig-param">x</em></span>\n</span>',
         ),
+        ('<td><img src="_static/minus.png" class="toggler" id="toggle-1" alt="-" /></td>', "<td></td>"),
         ('<div role="list" class="citation-list">', '<div class="citation-list">'),
         ('<div class="citation" role="doc-biblioentry">', '<div class="citation">'),
         (f"{FORMULA}, and", f'<span class="math-end">{FORMULA},</span> and'),

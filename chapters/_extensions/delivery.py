@@ -30,6 +30,9 @@ AS_YOU_TYPE = "DOCUMENTATION_OPTIONS.search_as_you_type = false"
 # The arrow that unfolds a part of the table of contents has no name.
 ARROW = re.compile(r"(<a [^>]*>(?P<title>(?:(?!</?a\b).)*)</a><details[^>]*><summary)>", re.DOTALL)
 
+# A picture in the index of modules that folds it, for the mouse alone.
+FOLDS = re.compile(r'<img [^>]*class="toggler"[^>]*>')
+
 # A signature with a line an argument is a list of descriptions without terms.
 SIGNATURE_LINES = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
 
@@ -58,6 +61,7 @@ def delivered(html):
     if AS_YOU_TYPE in html and "pagename = 'search'" not in html:
         html = SEARCH_SCRIPT.sub("", html)
     html = ARROW.sub(named, html)
+    html = FOLDS.sub("", html)
     html = SIGNATURE_LINES.sub(lines_of, html)
     html = END_OF_FORMULA.sub(r'<span class="math-end">\1\2</span>', html)
     # docutils marks references with a role that is no longer one, in a list that has no items
