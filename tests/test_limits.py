@@ -244,6 +244,17 @@ def test_every_activation_at_extreme_norms(phi, size):
     check(lambda: nu.ntk(x, depth=3, activation=phi), Error(OverflowError, words) if overflows else (3, 3))
 
 
+@pytest.mark.parametrize("kernel", [nu.ntk, nu.nngp])
+@pytest.mark.parametrize("phi, bias_std, sd", [("exp", 40.0, 50), ("exp", 0.0, 30), ("relu", 0.0, "3e.200")])
+def test_an_overflow_says_which_norms_came(phi, bias_std, sd, kernel):
+    """The larger of both sides', as the first layer makes it: 3·10 beside 40 gives 50."""
+    large = torch.full((2, 1), 10.0 if phi == "exp" else 1e200, dtype=F64)
+    words = rf"{phi}: expected second moments.*of the first pre-activations of up to {sd}$"
+    for x1, x2 in ((large, None), (large, large / 10), (large / 10, large)):
+        with pytest.raises(OverflowError, match=words):
+            kernel(x1, x2, depth=2, activation=phi, weight_std=3.0, bias_std=bias_std)
+
+
 def test_zero_vectors_with_bias_by_hand():
     """Lambda^(1) = 1 + 1, and 1·K^(0) = 1."""
     check(lambda: nu.ntk(0 * A, depth=1, bias_std=1.0), torch.full((2, 2), 3.0, dtype=F64))
@@ -749,6 +760,14 @@ def central_differences(value, p):
 def close(value, p):
     ours, expected = gradient(value, p), central_differences(value, p)
     assert (ours - expected).abs().max() < 1e-9 * max(1, value(p[None]).abs().item()), (ours, expected)
+
+
+def test_a_kernel_that_is_followed_is_the_same_and_symmetric(normal):
+    x = normal(8, 23, 4)
+    for kernel in (nu.ntk, nu.nngp):
+        plain, followed = (kernel(z, depth=2, bias_std=0.3) for z in (x, x.clone().requires_grad_()))
+        assert torch.equal(followed, followed.T)
+        assert (followed - plain).abs().max() < 1e-14 * plain.max()
 
 
 def test_gradient_through_the_root_of_0():
