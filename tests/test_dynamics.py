@@ -152,3 +152,39 @@ def test_learning_rates_that_diverge(problem):
     assert far.abs().max() > 1e6
     with pytest.raises(ValueError, match="whole numbers"):
         nu.gradient_descent(steps=1.5, learning_rate=bound / 2, **inputs)
+
+
+def test_a_rate_of_exactly_the_bound_does_not_converge():
+    """The mode of the largest eigenvalue then turns its sign at every step."""
+    K, y = torch.tensor([1.0, 4.0]).double().diag(), torch.ones(2).double()
+    with pytest.raises(ValueError, match=r"below 2/lambda_max = 0\.5 for infinitely many .* got 0\.5$"):
+        nu.gradient_descent(K, y, learning_rate=0.5)
+    after = [nu.gradient_descent(K, y, steps, learning_rate=0.5).train[1].item() for steps in (8, 9)]
+    assert after == [0.0, 2.0]
+
+
+def test_a_mode_without_eigenvalue_moves_in_proportion_to_time():
+    """(1 - exp(-λt))/λ tends to t, and (1 - (1-ηλ)^s)/λ to ηs."""
+    zero, y, rows = torch.zeros(2, 2).double(), torch.tensor([1.0, -3.0]).double(), torch.eye(2).double()
+    flow = nu.gradient_flow(zero, y, 5.0, test_kernel=rows)
+    assert torch.equal(flow.test, 5 * y) and torch.equal(flow.train, 0 * y)
+    descent = nu.gradient_descent(zero, y, 3, learning_rate=0.25, test_kernel=rows)
+    assert torch.equal(descent.test, 0.75 * y) and torch.equal(descent.train, 0 * y)
+
+
+@pytest.mark.parametrize("train", [nu.gradient_flow, nu.gradient_descent])
+def test_predictions_are_differentiable_in_the_kernel(train, normal):
+    """With modes slow and fast (ηλ below and above 1/2, and above 1), and one that is exactly 0."""
+    y, rows = normal(0, 4), normal(1, 2, 4)
+    options = dict(learning_rate=1.0) if train is nu.gradient_descent else {}
+
+    def predict(spectrum):
+        return train(spectrum.diag(), y, 3, test_kernel=rows, **options).test
+
+    spectrum = torch.tensor([0.0, 0.1, 0.7, 1.5], dtype=torch.float64, requires_grad=True)
+    (slopes,) = torch.autograd.grad(predict(spectrum).sum(), spectrum)
+    h = 1e-6 * torch.eye(4, dtype=torch.float64)[1:]
+    at = [[predict((spectrum + s * step).detach()).sum().item() for s in (1, -1)] for step in h]
+    numerical = torch.tensor([(up - down) / 2e-6 for up, down in at], dtype=torch.float64)
+    assert torch.isfinite(slopes).all()
+    assert (slopes[1:] - numerical).abs().max() < 1e-8
