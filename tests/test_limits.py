@@ -245,7 +245,9 @@ def test_every_activation_at_extreme_norms(phi, size):
 
 
 @pytest.mark.parametrize("kernel", [nu.ntk, nu.nngp])
-@pytest.mark.parametrize("phi, bias_std, sd", [("exp", 40.0, 50), ("exp", 0.0, 30), ("relu", 0.0, "3e.200")])
+@pytest.mark.parametrize(
+    "phi, bias_std, sd", [("exp", 40.0, 50), ("exp", 0.0, 30), ("relu", 0.0, "3e.200")]
+)
 def test_an_overflow_says_which_norms_came(phi, bias_std, sd, kernel):
     """The larger of both sides', as the first layer makes it: 3·10 beside 40 gives 50."""
     large = torch.full((2, 1), 10.0 if phi == "exp" else 1e200, dtype=F64)
@@ -450,7 +452,13 @@ DYNAMICS = [
         ("one point", lambda f=train: f(K[:1, :1], Y[:1], 3).train, (1,)),
         ("no test point", lambda f=train: f(K, Y, 3, test_kernel=K[:0]).test, (0,)),
         ("no times", lambda f=train: f(K, Y, TIMES[:0]).train, (0, 2)),
+        ("no times, a singular kernel", lambda f=train: f(0 * K + 1e17, Y, TIMES[:0]).train, (0, 2)),
         ("times 0 to infinity", lambda f=train: f(K, Y, TIMES).train, (3, 2)),
+        (
+            "a number for a test kernel",
+            lambda f=train: f(K, Y, test_kernel=1.0),
+            Error(TypeError, "test_kernel: expected a torch.Tensor, got float"),
+        ),
         (
             "time -1",
             lambda f=train: f(K, Y, -1),
