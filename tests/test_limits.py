@@ -163,6 +163,7 @@ KERNELS = rows(
     ("requires_grad", A.clone().requires_grad_(), None, {}, lambda K: K.requires_grad),
     ("x2 requires_grad", A, A.clone().requires_grad_(), {}, lambda K: K.requires_grad),
     ("no requires_grad", A, None, {}, lambda K: not K.requires_grad),
+    ("empty, requires_grad", A[:0].clone().requires_grad_(), A, {}, (0, 2)),
     ("a numpy array", A.numpy(), None, {}, Error(TypeError, "x1: .*got numpy.ndarray .torch.from_numpy")),
     (
         "a numpy array as x2",
@@ -852,3 +853,16 @@ def test_gradients_at_generic_points_pass_gradcheck(phi):
     # steps of 1e-6: 1e-10 of rounding and 1e-12 times third derivatives
     assert torch.autograd.gradcheck(kernel, (x1, x2), eps=1e-6, atol=1e-7, rtol=1e-7, fast_mode=True)
     assert torch.autograd.gradcheck(kernel, (x1,), eps=1e-6, atol=1e-7, rtol=1e-7, fast_mode=True)
+
+
+@pytest.mark.parametrize("phi", ["relu", "erf", "step"])
+def test_forward_mode_agrees_with_reverse_mode(phi, normal):
+    """Outside of torch.func too, where a tangent alone tells that a tensor is followed."""
+    direction = normal(9, 2, 3)
+    for _, kernel in networks(activations.get(phi)):
+        jacobian = torch.autograd.functional.jacobian(kernel, A / 2)
+        with torch.autograd.forward_ad.dual_level():
+            K = kernel(torch.autograd.forward_ad.make_dual(A / 2, direction))
+            tangent = torch.autograd.forward_ad.unpack_dual(K).tangent
+        expected = (jacobian * direction).sum((2, 3))
+        assert (tangent - expected).abs().max() < 1e-13 * max(1, expected.abs().max())
