@@ -164,6 +164,17 @@ def test_an_unnamed_kink_is_an_error_not_a_wrong_number():
         from_function(torch.zeros_like, name="nothing")
 
 
+@pytest.mark.parametrize("phi", ALL, ids=NAMES)
+def test_a_variance_of_0(phi):
+    """E[phi(u) phi(v)] = phi(0) E[phi(v)] for u = 0, and E[phi(v)]² is that of independent u and v."""
+    zero, one = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    mean = phi.dual(zero[:1]).sqrt()  # its size
+    expected = phi(zero[:1]).abs() * mean
+    for variances in ((zero, one), (one, zero)):
+        assert (phi.dual(zero, *variances).abs() - expected).abs().max() < 1e-15
+        assert torch.isfinite(phi.dual_derivative(zero, *variances)).all()
+
+
 def test_what_is_no_covariance_is_refused():
     relu, one = activations.relu, torch.ones(1, dtype=torch.float64)
     with pytest.raises(ValueError, match="at most sqrt"):
