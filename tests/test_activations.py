@@ -93,6 +93,9 @@ def test_what_is_equal_by_definition():
     for a, b in pairs:
         assert torch.allclose(a(z), b(z), rtol=1e-14, atol=1e-14), (a.name, b.name)
         assert torch.allclose(a.dual(*cov), b.dual(*cov), rtol=0, atol=1e-13), (a.name, b.name)
+    for degree in (0, 30):  # the lowest and the highest
+        a, b = make.polynomial([0] * degree + [1]), make.monomial(degree)
+        assert torch.allclose(a(z), b(z), rtol=1e-14, atol=0)
     # The only dual of one term, at unit variances
     xi = torch.linspace(-1, 1, 9, dtype=torch.float64)
     for n in (0, 3, 30):
@@ -138,6 +141,11 @@ def test_a_layer_that_overflows_is_an_error():
         activations.exp.dual(big, big, big)
     with pytest.raises(OverflowError, match=r"standard deviation .* 100"):
         activations.exp.dual_derivative(big, big, big)
+    one = torch.ones(1, dtype=torch.float64)
+    for method in (activations.exp.dual, activations.exp.dual_derivative):
+        for variances in ((one, big), (big, one)):
+            with pytest.raises(OverflowError, match=r"standard deviation .* of up to 100$"):
+                method(one, *variances)
     with pytest.raises(OverflowError, match=r"torch.float32"):
         activations.monomial(3).dual(*[1e13 * torch.ones(1)] * 3)
 
