@@ -181,8 +181,8 @@ def _piecewise_linear(name: str, a: float) -> Activation:
         name,
         value=lambda z: a * z.clamp(max=0) + z.clamp(min=0),
         derivative=lambda z: a + (1 - a) * _step(z),
-        moments=lambda Lambda: closed_forms.piecewise_linear(Lambda, a, 1.0),
-        derivative_moments=lambda Lambda: closed_forms.piecewise_linear_slopes(Lambda, a, 1.0),
+        moments=lambda Lambda: closed_forms.piecewise_linear(Lambda, a),
+        derivative_moments=lambda Lambda: closed_forms.piecewise_linear_slopes(Lambda, a),
     )
 
 

@@ -54,27 +54,27 @@ def relu_slopes(Lambda: Covariance) -> Tensor:
     return torch.rsub(Lambda.theta, 1, alpha=1 / PI)
 
 
-# --- piecewise linear: a·min(z, 0) + b·max(z, 0) -----------------------------------------------------
-# Equal to (a+b)/2·z + (b-a)/2·|z|, an odd and an even part, which are uncorrelated. The part |z|
+# --- piecewise linear: a·min(z, 0) + max(z, 0) -------------------------------------------------------
+# Equal to (1+a)/2·z + (1-a)/2·|z|, an odd and an even part, which are uncorrelated. The part |z|
 # is a ReLU's even part: Cho & Saul 2009, n = 1, for (u, v) and for (u, -v), added.
 
 
-def piecewise_linear(Lambda: Covariance, a: float, b: float) -> Covariance:
-    """E = root of AB times ((a+b)²/4·cos θ + (b-a)²/4·(2/π)(sin θ + (π/2 - θ) cos θ))."""
+def piecewise_linear(Lambda: Covariance, a: float) -> Covariance:
+    """E = root of AB times ((1+a)²/4·cos θ + (1-a)²/4·(2/π)(sin θ + (π/2 - θ) cos θ))."""
     cos = Lambda.xi.abs()
     t = torch.atan2(Lambda.sine, cos)  # theta or pi - theta, the smaller
     # 1 - (2/π)(sin t + (π/2 - t) cos t)
     even_gap = Lambda.sin2 / (1 + cos) - 2 / PI * (Lambda.sine - t * cos)
-    odd, even = (a + b) ** 2 / (2 * (a**2 + b**2)), (b - a) ** 2 / (2 * (a**2 + b**2))
+    odd, even = (1 + a) ** 2 / (2 * (1 + a**2)), (1 - a) ** 2 / (2 * (1 + a**2))
     minus = odd * Lambda.gap + even * even_gap
     plus = odd * _negated(Lambda).gap + even * (2 - even_gap)
     xi = odd * Lambda.xi + even * (1 - even_gap)
-    return (a**2 + b**2) / 2 * Covariance(Lambda.sd1, Lambda.sd2, xi, minus * plus)
+    return (1 + a**2) / 2 * Covariance(Lambda.sd1, Lambda.sd2, xi, minus * plus)
 
 
-def piecewise_linear_slopes(Lambda: Covariance, a: float, b: float) -> Tensor:
-    """E = (a² + b²)/2 - (b-a)²/(2π)·θ, as a slope is (a+b)/2 + (b-a)/2·sign."""
-    return (a + b) ** 2 / 4 + (b - a) ** 2 / 4 * (1 - 2 / PI * Lambda.theta)
+def piecewise_linear_slopes(Lambda: Covariance, a: float) -> Tensor:
+    """E = (1 + a²)/2 - (1-a)²/(2π)·θ, as a slope is (1+a)/2 + (1-a)/2·sign."""
+    return (1 + a) ** 2 / 4 + (1 - a) ** 2 / 4 * (1 - 2 / PI * Lambda.theta)
 
 
 # --- sign, and the step function (1 + sign)/2 -------------------------------------------------------

@@ -62,7 +62,7 @@ def kernel(
     def of(Lambda: Covariance) -> Tensor:
         if in_place:
             K = arc_cosine(which, weight_var ** (depth + 1) * Lambda, depth)
-            return _require_finite(K, phi, Lambda)
+            return _require_finite(K, phi, weight_var * Lambda)
         return _of_inner_products(which, Lambda, phi, depth, weight_var, bias_var)
 
     if not differentiated:
@@ -84,11 +84,11 @@ def _of_inner_products(
         K = nngp_recursion(first, phi, depth, weight_var, bias_var)
     else:
         K = recursion(first, phi, depth, weight_var, bias_var)[1]
-    return _require_finite(K, phi, Lambda)
+    return _require_finite(K, phi, first)
 
 
-def _require_finite(K: Tensor, phi: Activation, Lambda: Covariance) -> Tensor:
-    return check_that.require_held(K, phi.name, "the first pre-activations", Lambda.sd1, Lambda.sd2)
+def _require_finite(K: Tensor, phi: Activation, first: Covariance) -> Tensor:
+    return check_that.require_held(K, phi.name, "the first pre-activations", first.sd1, first.sd2)
 
 
 def _in_tiles(x1: Tensor, x2: Tensor, of: Callable[[Covariance], Tensor]) -> Tensor:

@@ -93,6 +93,9 @@ def test_what_is_equal_by_definition():
     for a, b in pairs:
         assert torch.allclose(a(z), b(z), rtol=1e-14, atol=1e-14), (a.name, b.name)
         assert torch.allclose(a.dual(*cov), b.dual(*cov), rtol=0, atol=1e-13), (a.name, b.name)
+    for degree in (0, 30):  # the lowest and the highest
+        a, b = make.polynomial([0] * degree + [1]), make.monomial(degree)
+        assert torch.allclose(a(z), b(z), rtol=1e-14, atol=0)
     # The only dual of one term, at unit variances
     xi = torch.linspace(-1, 1, 9, dtype=torch.float64)
     for n in (0, 3, 30):
@@ -138,6 +141,11 @@ def test_a_layer_that_overflows_is_an_error():
         activations.exp.dual(big, big, big)
     with pytest.raises(OverflowError, match=r"standard deviation .* 100"):
         activations.exp.dual_derivative(big, big, big)
+    one = torch.ones(1, dtype=torch.float64)
+    for method in (activations.exp.dual, activations.exp.dual_derivative):
+        for variances in ((one, big), (big, one)):
+            with pytest.raises(OverflowError, match=r"standard deviation .* of up to 100$"):
+                method(one, *variances)
     with pytest.raises(OverflowError, match=r"torch.float32"):
         activations.monomial(3).dual(*[1e13 * torch.ones(1)] * 3)
 
@@ -162,6 +170,17 @@ def test_an_unnamed_kink_is_an_error_not_a_wrong_number():
         from_function(lambda z: torch.exp(z**2 / 4), name="explosive")
     with pytest.raises(ValueError, match="0 everywhere"):
         from_function(torch.zeros_like, name="nothing")
+
+
+@pytest.mark.parametrize("phi", ALL, ids=NAMES)
+def test_a_variance_of_0(phi):
+    """E[phi(u) phi(v)] = phi(0) E[phi(v)] for u = 0, and E[phi(v)]² is that of independent u and v."""
+    zero, one = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    mean = phi.dual(zero[:1]).sqrt()  # its size
+    expected = phi(zero[:1]).abs() * mean
+    for variances in ((zero, one), (one, zero)):
+        assert (phi.dual(zero, *variances).abs() - expected).abs().max() < 1e-15
+        assert torch.isfinite(phi.dual_derivative(zero, *variances)).all()
 
 
 def test_what_is_no_covariance_is_refused():

@@ -1,6 +1,7 @@
 """Training in closed form: against neural-tangents, step-by-step training, and an ODE."""
 
 import math
+import re
 
 import pytest
 import scipy.integrate
@@ -152,3 +153,91 @@ def test_learning_rates_that_diverge(problem):
     assert far.abs().max() > 1e6
     with pytest.raises(ValueError, match="whole numbers"):
         nu.gradient_descent(steps=1.5, learning_rate=bound / 2, **inputs)
+
+
+def test_a_rate_of_exactly_the_bound_does_not_converge():
+    """The mode of the largest eigenvalue then turns its sign at every step."""
+    K, y = torch.tensor([1.0, 4.0]).double().diag(), torch.ones(2).double()
+    with pytest.raises(ValueError, match=r"below 2/lambda_max = 0\.5 for infinitely many .* got 0\.5$"):
+        nu.gradient_descent(K, y, learning_rate=0.5)
+    after = [nu.gradient_descent(K, y, steps, learning_rate=0.5).train[1].item() for steps in (8, 9)]
+    assert after == [0.0, 2.0]
+
+
+def test_a_mode_without_eigenvalue_moves_in_proportion_to_time():
+    """(1 - exp(-λt))/λ tends to t, and (1 - (1-ηλ)^s)/λ to ηs."""
+    zero, y, rows = torch.zeros(2, 2).double(), torch.tensor([1.0, -3.0]).double(), torch.eye(2).double()
+    flow = nu.gradient_flow(zero, y, 5.0, test_kernel=rows)
+    assert torch.equal(flow.test, 5 * y) and torch.equal(flow.train, 0 * y)
+    descent = nu.gradient_descent(zero, y, 3, learning_rate=0.25, test_kernel=rows)
+    assert torch.equal(descent.test, 0.75 * y) and torch.equal(descent.train, 0 * y)
+
+
+@pytest.mark.parametrize("train", [nu.gradient_flow, nu.gradient_descent])
+def test_predictions_are_differentiable_in_the_kernel(train, normal):
+    """With modes slow and fast (ηλ below and above 1/2, and above 1), and one that is exactly 0."""
+    y, rows = normal(0, 4), normal(1, 2, 4)
+    options = dict(learning_rate=1.0) if train is nu.gradient_descent else {}
+
+    def predict(spectrum):
+        return train(spectrum.diag(), y, 3, test_kernel=rows, **options).test
+
+    spectrum = torch.tensor([0.0, 0.1, 0.7, 1.5], dtype=torch.float64, requires_grad=True)
+    (slopes,) = torch.autograd.grad(predict(spectrum).sum(), spectrum)
+    h = 1e-6 * torch.eye(4, dtype=torch.float64)[1:]
+    at = [[predict((spectrum + s * step).detach()).sum().item() for s in (1, -1)] for step in h]
+    numerical = torch.tensor([(up - down) / 2e-6 for up, down in at], dtype=torch.float64)
+    assert torch.isfinite(slopes).all()
+    assert (slopes[1:] - numerical).abs().max() < 1e-8
+
+
+def test_what_the_error_of_a_singular_kernel_proposes_helps():
+    K, y, eps = torch.full((2, 2), 3.0).double(), torch.tensor([1.0, -1.0]).double(), 2.0**-52
+    with pytest.raises(nu.SingularKernelError, match="with lambda_max = 6;") as caught:
+        nu.gradient_flow(K, y)
+    numbers = r"above (\S+) \(n·eps·lambda_max in float64\).*for example (\S+)\), or a time below (\S+)$"
+    floor, ridge, time = (float(number) for number in re.search(numbers, str(caught.value)).groups())
+    assert floor == pytest.approx(2 * eps * 6, rel=0.01) and ridge == pytest.approx(6 * eps**0.5, rel=0.01)
+    assert torch.isfinite(nu.gradient_flow(K, y, ridge=ridge).train).all()
+    assert torch.isfinite(nu.gradient_flow(K, y, 0.99 * time).train).all()
+    with pytest.raises(nu.SingularKernelError):
+        nu.gradient_flow(K, y, 1.02 * time)
+
+
+def test_a_kernel_is_symmetric_and_semidefinite_up_to_rounding(normal):
+    """Up to 16·n·eps of its largest entry, whatever the ridge."""
+    features = normal(0, 50, 60)
+    K, y, eps = features @ features.T, normal(1, 50), 2.0**-52
+    for off, error in ((400 * eps, None), (1600 * eps, "expected a symmetric matrix")):
+        skew = K.clone()
+        skew[0, 1] += off * K.max()
+        if error:
+            with pytest.raises(ValueError, match=error):
+                nu.gradient_flow(skew, y)
+        else:
+            assert (nu.gradient_flow(skew, y).train - y).abs().max() < 1e-10
+    with pytest.raises(ValueError, match=r"eigenvalues of at least 0 .*, got -1$"):
+        nu.gradient_flow(-torch.eye(50).double(), y, ridge=3.0)
+
+
+def test_a_kernel_that_couples_outputs_is_one_of_points_and_outputs(normal):
+    """The training of 5 points with 3 outputs is that of 15 with one."""
+    gradients, test_gradients = normal(0, 5, 3, 20), normal(1, 2, 3, 20)
+    y, f0, f0_test = normal(2, 5, 3), normal(3, 5, 3), normal(4, 2, 3)
+    K, K_test = (torch.einsum("iap,jbp->ijab", g, gradients) for g in (gradients, test_gradients))
+    ours = nu.gradient_flow(K, y, 0.05, initial=f0, test_kernel=K_test, test_initial=f0_test)
+    flat, test_flat = gradients.flatten(0, 1), test_gradients.flatten(0, 1)
+    alone = nu.gradient_flow(
+        *(flat @ flat.T, y.flatten(), 0.05),
+        initial=f0.flatten(), test_kernel=test_flat @ flat.T, test_initial=f0_test.flatten(),
+    )  # fmt: skip
+    assert (ours.train.flatten() - alone.train).abs().max() < 1e-13
+    assert (ours.test.flatten() - alone.test).abs().max() < 1e-13
+    one = nu.gradient_flow(K[..., :1, :1], y[:, 0], 0.05)
+    assert torch.equal(one.train, nu.gradient_flow(K[..., 0, 0], y[:, 0], 0.05).train)
+    with pytest.raises(ValueError, match=r"test_kernel: expected shape \(2, 5, 3, 3\) \(points, training"):
+        nu.gradient_flow(K, y, test_kernel=K_test[..., :2])
+    with pytest.raises(
+        ValueError, match=r"kernel: expected shape \(5, 5, 1, 1\) \(points, training points"
+    ):
+        nu.gradient_flow(K, y[:, 0])

@@ -67,11 +67,12 @@ def test_before_training_it_is_the_prior_and_in_the_end_the_data(data):
     assert lowest[0] > -CLOSE and lowest[-1] > 1e-3
 
 
-def test_steps_of_descent_tend_to_the_flow(data):
-    flow = nu.trained_ensemble(*data, 0.5, **NETWORK)
+@pytest.mark.parametrize("ridge", [0.0, 2.0])
+def test_steps_of_descent_tend_to_the_flow(data, ridge):
+    flow = nu.trained_ensemble(*data, 0.5, ridge=ridge, **NETWORK)
     gaps = []
     for steps in (500, 1000):
-        law = nu.trained_ensemble(*data, steps, learning_rate=0.5 / steps, **NETWORK)
+        law = nu.trained_ensemble(*data, steps, learning_rate=0.5 / steps, ridge=ridge, **NETWORK)
         gaps.append((law.covariance - flow.covariance).abs().max())
     assert abs(gaps[0] / gaps[1] - 2) < 0.02  # first order in the step
 

@@ -249,3 +249,22 @@ def test_tiles_equal_the_whole(side, normal, monkeypatch):
     for a, b in zip(whole, blocks, strict=True):
         assert a.shape == b.shape and (a - b).abs().max() < 1e-14 * a.abs().max()
     assert torch.equal(blocks[0], blocks[0].T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("theta", [0.1, 1e-3, 1e-6, 1e-9, 1e-12, 1e-15])
+def test_an_angle_is_right_relative_to_itself(theta, dtype, normal):
+    """However small: a few roundings of sin², of which jumps take the root layer by layer."""
+    theta = max(theta, 4 * torch.finfo(dtype).eps)  # so that the points have an angle
+    for seed in range(10):
+        a, b = normal(seed, 10), normal(seed + 100, 10)
+        for sign in (1, -1):
+            x1, x2 = (
+                (1.7 * a).to(dtype),
+                (sign * 0.6 * (math.cos(theta) * a + math.sin(theta) * b)).to(dtype),
+            )
+            with mpmath.workdps(60):
+                u, v = ([mpmath.mpf(c) for c in x.tolist()] for x in (x1, x2))
+                sin2 = 1 - mpmath.fdot(u, v) ** 2 / mpmath.fdot(u, u) / mpmath.fdot(v, v)
+                error = abs(gram(x1[None], x2[None]).sin2.item() - sin2) / sin2
+            assert error < 5 * torch.finfo(dtype).eps, f"relative error {float(error):.2g}"

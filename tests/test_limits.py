@@ -163,6 +163,7 @@ KERNELS = rows(
     ("requires_grad", A.clone().requires_grad_(), None, {}, lambda K: K.requires_grad),
     ("x2 requires_grad", A, A.clone().requires_grad_(), {}, lambda K: K.requires_grad),
     ("no requires_grad", A, None, {}, lambda K: not K.requires_grad),
+    ("empty, requires_grad", A[:0].clone().requires_grad_(), A, {}, (0, 2)),
     ("a numpy array", A.numpy(), None, {}, Error(TypeError, "x1: .*got numpy.ndarray .torch.from_numpy")),
     (
         "a numpy array as x2",
@@ -242,6 +243,19 @@ def test_every_activation_at_extreme_norms(phi, size):
     overflows = size > 1 and kind(phi) in OVERFLOWING and phi.name != "monomial(0)"
     words = r"expected second moments that torch.float64 can hold, got more at a standard deviation"
     check(lambda: nu.ntk(x, depth=3, activation=phi), Error(OverflowError, words) if overflows else (3, 3))
+
+
+@pytest.mark.parametrize("kernel", [nu.ntk, nu.nngp])
+@pytest.mark.parametrize(
+    "phi, bias_std, sd", [("exp", 40.0, 50), ("exp", 0.0, 30), ("relu", 0.0, "3e.200")]
+)
+def test_an_overflow_says_which_norms_came(phi, bias_std, sd, kernel):
+    """The larger of both sides', as the first layer makes it: 3·10 beside 40 gives 50."""
+    large = torch.full((2, 1), 10.0 if phi == "exp" else 1e200, dtype=F64)
+    words = rf"{phi}: expected second moments.*of the first pre-activations of up to {sd}$"
+    for x1, x2 in ((large, None), (large, large / 10), (large / 10, large)):
+        with pytest.raises(OverflowError, match=words):
+            kernel(x1, x2, depth=2, activation=phi, weight_std=3.0, bias_std=bias_std)
 
 
 def test_zero_vectors_with_bias_by_hand():
@@ -439,7 +453,13 @@ DYNAMICS = [
         ("one point", lambda f=train: f(K[:1, :1], Y[:1], 3).train, (1,)),
         ("no test point", lambda f=train: f(K, Y, 3, test_kernel=K[:0]).test, (0,)),
         ("no times", lambda f=train: f(K, Y, TIMES[:0]).train, (0, 2)),
+        ("no times, a singular kernel", lambda f=train: f(0 * K + 1e17, Y, TIMES[:0]).train, (0, 2)),
         ("times 0 to infinity", lambda f=train: f(K, Y, TIMES).train, (3, 2)),
+        (
+            "a number for a test kernel",
+            lambda f=train: f(K, Y, test_kernel=1.0),
+            Error(TypeError, "test_kernel: expected a torch.Tensor, got float"),
+        ),
         (
             "time -1",
             lambda f=train: f(K, Y, -1),
@@ -751,6 +771,17 @@ def close(value, p):
     assert (ours - expected).abs().max() < 1e-9 * max(1, value(p[None]).abs().item()), (ours, expected)
 
 
+def test_a_kernel_that_is_followed_is_the_same_and_symmetric(normal):
+    x, other = normal(8, 23, 4), normal(9, 23, 4)
+    for kernel in (nu.ntk, nu.nngp):
+        for rest in ((), (other,), (other[:3],)):
+            plain, followed = (
+                kernel(z, *rest, depth=2, bias_std=0.3) for z in (x, x.clone().requires_grad_())
+            )
+            assert (followed - plain).abs().max() < 1e-14 * plain.max()
+            assert rest or torch.equal(followed, followed.T)
+
+
 def test_gradient_through_the_root_of_0():
     assert torch.isfinite(gradient(lambda p: nu.nngp(p, depth=1)[0], P)).all()
 
@@ -761,7 +792,8 @@ def test_gradient_through_the_gap_at_minus_1():
 
 
 def test_gradient_through_the_direction_of_a_zero_vector():
-    assert torch.equal(gradient(lambda p: nu.ntk(p, P[None], depth=0)[0], 0 * P), P)
+    for other in (P, 1e6 * P, 1e-12 * P):
+        assert torch.equal(gradient(lambda p: nu.ntk(p, other[None], depth=0)[0], 0 * P), other)  # noqa: B023
 
 
 def right_or_finite(right, value, p):
@@ -825,3 +857,16 @@ def test_gradients_at_generic_points_pass_gradcheck(phi):
     # steps of 1e-6: 1e-10 of rounding and 1e-12 times third derivatives
     assert torch.autograd.gradcheck(kernel, (x1, x2), eps=1e-6, atol=1e-7, rtol=1e-7, fast_mode=True)
     assert torch.autograd.gradcheck(kernel, (x1,), eps=1e-6, atol=1e-7, rtol=1e-7, fast_mode=True)
+
+
+@pytest.mark.parametrize("phi", ["relu", "erf", "step"])
+def test_forward_mode_agrees_with_reverse_mode(phi, normal):
+    """Outside of torch.func too, where a tangent alone tells that a tensor is followed."""
+    direction = normal(9, 2, 3)
+    for _, kernel in networks(activations.get(phi)):
+        jacobian = torch.autograd.functional.jacobian(kernel, A / 2)
+        with torch.autograd.forward_ad.dual_level():
+            K = kernel(torch.autograd.forward_ad.make_dual(A / 2, direction))
+            tangent = torch.autograd.forward_ad.unpack_dual(K).tangent
+        expected = (jacobian * direction).sum((2, 3))
+        assert (tangent - expected).abs().max() < 1e-13 * max(1, expected.abs().max())
