@@ -35,7 +35,7 @@ def matrix(model, x):
     return hessian(f)(torch.cat([p.detach().flatten() for p in parameters.values()]))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda phi: getattr(phi, "name", phi))
 @pytest.mark.parametrize("bias_std", [0.0, 0.4])
 def test_one_layer_is_the_whole_spectrum(activation, bias_std, normal):
     model, x = mlp(1, activation, bias_std=bias_std), 3 * normal(0, 4, 5)
@@ -72,7 +72,7 @@ def test_one_layer_in_threads(normal):
             assert torch.equal(ours, alone)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda phi: getattr(phi, "name", phi))
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_norm_is_that_of_the_matrix(activation, depth, normal):
     model, x = mlp(depth, activation), 2 * normal(0, 3, 5)
