@@ -101,20 +101,18 @@ def gathered(client: Client, futures: "Sequence[Future[Any]]") -> list[Any]:
         results: list[Any] = client.gather(futures)
         return results
     except (distributed.KilledWorker, CancelledError) as error:
-        raise lost(client, error) from error
+        raise lost(error) from error
     finally:
         for future in futures:
             future.release()
 
 
-def lost(client: Client, error: BaseException) -> ClusterError:
+def lost(error: BaseException) -> ClusterError:
     """Say what was lost: a task with its workers, or all with the scheduler."""
     if isinstance(error, distributed.KilledWorker):
-        limits = memory_limits(client)
-        had = f" of {format_bytes(min(limits))}" if limits else ""
         return ClusterError(
             f"workers: expected them to live, got {error.allowed_failures + 1} that died at one task, most "
-            f"likely for want of memory{had}; give them more memory_limit, or the tasks smaller blocks"
+            "likely for want of memory; give them a larger memory_limit, or the tasks smaller blocks"
         )
     return ClusterError(
         "scheduler: expected it to stay, got its connection closed; what was stored until then stays, and "

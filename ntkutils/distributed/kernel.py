@@ -28,7 +28,7 @@ def ntk(x1: Tensor, x2: Tensor | None = None, *, block: int | None = None, **net
     Args:
         x1: data points, shape (n1, d), float32 or float64.
         x2: data points, shape (n2, d); ``x1`` if not given.
-        block: points a block has in each direction; an eighth of them, at most 2304, if not given.
+        block: points a block has in each direction; a quarter of them, at most 2304, if not given.
         network: depth, activation, weight_std, bias_std, as for :func:`ntkutils.ntk`.
 
     Raises:
@@ -51,7 +51,7 @@ def nngp(x1: Tensor, x2: Tensor | None = None, *, block: int | None = None, **ne
     Args:
         x1: data points, shape (n1, d), float32 or float64.
         x2: data points, shape (n2, d); ``x1`` if not given.
-        block: points a block has in each direction; an eighth of them, at most 2304, if not given.
+        block: points a block has in each direction; a quarter of them, at most 2304, if not given.
         network: depth, activation, weight_std, bias_std, as for :func:`ntkutils.nngp`.
 
     Raises:
@@ -88,11 +88,11 @@ def require_host(x: Tensor, name: str) -> Tensor:
 
 
 def block_of(n: int, block: object | None) -> int:
-    """Return how many points a block has: as was asked, else whole tiles, an eighth of the points."""
+    """Return how many points a block has: as was asked, else whole tiles, a quarter of the points."""
     if block is not None:
         return check_that.require_count(block, "block", least=1)
     tile: int = recursion.TILE["cpu"]
-    return min(BLOCK, tile * max(1, -(-n // (8 * tile))))
+    return min(BLOCK, tile * max(1, -(-n // (4 * tile))))
 
 
 def _lazy(

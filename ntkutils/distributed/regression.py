@@ -115,7 +115,7 @@ def regression(
         tol: the residual to reach, relative to the targets.
         rank: points of the preconditioner; about 4·√n if not given, none with 0.
         seed: of the draw of these points.
-        block: points a block has in each direction; an eighth of them, at most 2304, if not given.
+        block: points a block has in each direction; a quarter of them, at most 2304, if not given.
         store: a folder that all workers reach. The first step keeps the blocks there (zarr), and the others
             read them; a later run with the same points and kernel finds them, and its last coefficients.
             Without it each step computes the blocks again.

@@ -118,9 +118,9 @@ def sweep(
             try:
                 result = future.result()
             except CancelledError as error:
-                raise lost(client, error) from error
+                raise lost(error) from error
             except Exception as error:
-                errors[file] = lost(client, error) if isinstance(error, KilledWorker) else error
+                errors[file] = lost(error) if isinstance(error, KilledWorker) else error
             else:
                 _store(file, missing[file], result)
             future.release()
@@ -181,6 +181,6 @@ def _load(file: Path) -> Any:
         return torch.load(file)["result"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         raise ValueError(
-            f"folder: expected a stored result in {file}, got something else ({error}); delete the file, "
-            "and its task runs again"
+            f"folder: expected a stored result in {file}, got {type(error).__name__}; delete "
+            "the file, and its task runs again"
         ) from error
