@@ -93,8 +93,13 @@ def test_symmetric_work_is_done_once_and_nothing_before_it_is_asked_for(monkeypa
     assert len(calls) == 1 + 4 * 5 / 2 + 1
 
 
-def test_two_processes_compute_the_same_kernel(workers):
-    assert torch.equal(torch.from_numpy(nd.ntk(X, block=100, **DEEP).compute()), nu.ntk(X, **DEEP))
+def test_two_processes_compute_the_same_kernel_whole_and_in_parts(workers):
+    """One after the other: Dask's scheduler broke when keys meant chains in one and not in the next."""
+    lazy = nd.ntk(X, block=80, **DEEP)
+    for part in [slice(None), slice(0, 80), slice(160, None), slice(None)]:
+        value = torch.from_numpy(lazy[part, 80:].compute())
+        assert largest(value, K[part, 80:]) < 1e-14
+    assert abs((lazy**2).mean().compute() / K.square().mean().item() - 1) < 1e-13
 
 
 @pytest.mark.parametrize(
@@ -206,7 +211,7 @@ def test_condition_number_is_within_its_bound(near, rank):
 
 
 def test_residual_that_rounding_hid_is_found():
-    """With products of 1e-9 accuracy the residual carried on falls below what it is; the last one is true."""
+    """With products of 1e-6 the residual that is carried on falls below what it is; the last is true."""
     noise, generator = 1e-6, torch.Generator().manual_seed(0)
     b = Y[:, :1]
 
@@ -396,7 +401,7 @@ def test_damaged_result_is_named(near, tmp_path):
     nd.sweep(lambda a: a, **options)
     [file] = tmp_path.iterdir()
     file.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=rf"{file.name}, got something else.*delete the file"):
+    with pytest.raises(ValueError, match=rf"{file.name}, got .*; delete the file"):
         nd.sweep(lambda a: a, **options)
 
 
@@ -412,7 +417,7 @@ def test_workers_killed_in_mid_run_change_no_number(workers, near):
             os.kill(pid, signal.SIGKILL)
 
     def slow_ntk(*x, **network):
-        time.sleep(0.1)
+        time.sleep(0.05)
         return nu.ntk(*x, **network)
 
     options = dict(ridge=1.0, block=90, rank=50, **DEEP)
@@ -468,7 +473,9 @@ def test_full_disk_is_named_and_the_blocks_on_it_are_used(workers, small_disk):
     x = points(500)
     y = x[:, :1] ** 2
     disk = small_disk(600)
-    with pytest.raises(OSError, match="expected room for the kernel's blocks.*full disk.*goes on") as error:
+    with pytest.raises(
+        OSError, match=r"expected room for the kernel's blocks.*full disk.*goes on"
+    ) as error:
         nd.regression(x, y, store=disk, **options)
     assert error.value.errno == errno.ENOSPC
     time.sleep(0.3)  # for the tasks that were in flight
@@ -499,9 +506,9 @@ def test_full_disk_ends_a_sweep_with_what_is_stored(near, small_disk):
 
 def test_scheduler_that_is_not_there_is_named_soon():
     began = time.monotonic()
-    with pytest.raises(nd.ClusterError, match=r"scheduler at tcp://127\.0\.0\.1:1, got no answer in 1 s"):
-        with nd.cluster("tcp://127.0.0.1:1", timeout=1):
-            pass
+    words = r"scheduler at tcp://127\.0\.0\.1:1, got no answer in 1 s"
+    with pytest.raises(nd.ClusterError, match=words), nd.cluster("tcp://127.0.0.1:1", timeout=1):
+        pass
     assert time.monotonic() - began < 10
 
 
@@ -559,37 +566,41 @@ def test_scheduler_that_goes_is_named_and_what_is_stored_stays(tmp_path):
 
 SWEEP = """
 import sys, time
-from pathlib import Path
 from ntkutils import distributed as nd
-folder, log = Path(sys.argv[1]), sys.argv[2]
-def slow(a):
+def slow(a, log):
     time.sleep(0.4)
     with open(log, "a") as file:
-        file.write(f"{a}\\n")
+        file.write(f"{a} ")
     return a
 if __name__ == "__main__":
+    folder, log = sys.argv[1:]
     with nd.cluster(workers=1) as client:
-        print(*(run.result for run in nd.sweep(slow, {"a": list(range(6)), "log": [log]}, folder=folder, client=client)))
-""".replace("slow(a)", "slow(a, log)")
+        nd.sweep(slow, {"a": list(range(6)), "log": [log]}, folder=folder, client=client, version="1")
+"""
 
 
-def test_killed_process_loses_at_most_the_task_in_flight(tmp_path):
+def test_killed_process_loses_at_most_the_task_in_flight(near, tmp_path):
     folder, log = tmp_path / "results", tmp_path / "log"
     process = script(tmp_path, SWEEP, folder, log)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while len(list(folder.glob("*.pt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    time.sleep(0.6)  # the worker is told by the loss of its parent
-    stored = len(list(folder.glob("*.pt")))
-    assert 2 <= stored < 6
-    before = log.read_text().split()
-    assert len(before) <= stored + 1
-    process = script(tmp_path, SWEEP, folder, log)
-    assert process.communicate(timeout=60)[0].split() == [str(a) for a in range(6)]
-    again = log.read_text().split()[len(before) :]
-    assert len(again) == 6 - stored
+    time.sleep(1)  # for its worker, which ends when it is alone
+    stored, before = len(list(folder.glob("*.pt"))), log.read_text().split()
+    assert 2 <= stored < 6 and len(before) <= stored + 1
+
+    def slow(a, log):
+        with open(log, "a") as file:
+            file.write(f"{a} ")
+        return a
+
+    slow.__qualname__ = "slow"
+    settings = {"a": list(range(6)), "log": [str(log)]}
+    runs = nd.sweep(slow, settings, folder=folder, client=near, version="1")
+    assert [run.result for run in runs] == list(range(6))
+    assert len(log.read_text().split()) == len(before) + 6 - stored
     assert not list(folder.glob("*.partial"))
 
 

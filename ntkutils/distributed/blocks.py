@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Blocks:
         side: int,
         store: str | os.PathLike[str] | None,
     ) -> None:
-        self.client, self.x, self.kernel, self.network = client, x, kernel, by_name(network)
+        self.client, self.x, self.kernel = client, x, partial(kernel, **by_name(network))
         side = min(side, len(x))
         needed = 3 * 8 * side**2  # a block, its copy in float64, and what comes on the way
         room = min(memory_limits(client), default=needed)
@@ -63,14 +64,13 @@ class Blocks:
             pairs,
             v=self.hold(v.numpy()),
             kernel=self.kernel,
-            network=self.network,
             store=self.store,
             pure=False,
         )
         product = torch.zeros_like(v)
         for (a, b), (above, below) in zip(pairs, gathered(self.client, futures), strict=True):
             product[a] += torch.from_numpy(above)
-            if a != b:
+            if below is not None:
                 product[b] += torch.from_numpy(below)
         return product
 
@@ -85,7 +85,6 @@ class Blocks:
             [self.slices[j] for _, j in pairs],
             v=self.hold(v.numpy()),
             kernel=self.kernel,
-            network=self.network,
             pure=False,
         )
         parts = gathered(self.client, futures)
@@ -98,7 +97,9 @@ class Blocks:
         n = len(self.x)
         made_of = hashlib.sha256(self.x.contiguous().numpy().tobytes())
         made_of.update(
-            cloudpickle.dumps((self.kernel, sorted(self.network.items()), side, str(self.x.dtype)))
+            cloudpickle.dumps(
+                (self.kernel.func, sorted(self.kernel.keywords.items()), side, str(self.x.dtype))
+            )
         )
         self.made_of = made_of.hexdigest()
         if Path(store).exists():
@@ -144,13 +145,12 @@ def _products(
     *,
     v: Array,
     kernel: Kernel,
-    network: dict[str, Any],
     store: str | None,
-) -> tuple[Array, Array]:
-    """A block times its part of the columns, and its transpose times its part."""
-    K = evaluate(kernel, x1, x2, network) if store is None else _kept(store, at, kernel, x1, x2, network)
+) -> tuple[Array, Array | None]:
+    """A block times its part of the columns, and its transpose, if it is another, times its part."""
+    K = evaluate(kernel, x1, x2) if store is None else _kept(store, at, kernel, x1, x2)
     K = K.astype(np.float64, copy=False)
-    return K @ v[at[1]], K.T @ v[at[0]]
+    return K @ v[at[1]], None if x2 is None else K.T @ v[at[0]]
 
 
 def _kept(
@@ -159,12 +159,11 @@ def _kept(
     kernel: Kernel,
     x1: Array,
     x2: Array | None,
-    network: dict[str, Any],
 ) -> Array:
     stored = zarr.open_array(store, mode="r+")
     K = np.asarray(stored[at])
     if np.isnan(K[0, 0]):
-        K = evaluate(kernel, x1, x2, network)
+        K = evaluate(kernel, x1, x2)
         try:
             stored[at] = K
         except OSError as error:
@@ -173,7 +172,5 @@ def _kept(
     return K
 
 
-def _product(
-    x1: Array, x2: Array, at: slice, *, v: Array, kernel: Kernel, network: dict[str, Any]
-) -> Array:
-    return evaluate(kernel, x1, x2, network).astype(np.float64, copy=False) @ v[at]
+def _product(x1: Array, x2: Array, at: slice, *, v: Array, kernel: Kernel) -> Array:
+    return evaluate(kernel, x1, x2).astype(np.float64, copy=False) @ v[at]

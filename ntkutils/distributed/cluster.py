@@ -9,7 +9,6 @@ from typing import Any
 
 import dask
 import distributed
-from dask.utils import format_bytes
 from distributed import Client, Future, LocalCluster
 
 from .. import _validation as check_that

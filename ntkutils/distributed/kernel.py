@@ -1,12 +1,14 @@
 """Kernels of infinite width as lazy arrays of Dask, whose blocks are computed where they are used."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import torch
-from dask.delayed import delayed
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -65,10 +67,10 @@ def nngp(x1: Tensor, x2: Tensor | None = None, *, block: int | None = None, **ne
     return _lazy(recursion.nngp, x1, x2, block, network)
 
 
-def evaluate(kernel: Kernel, x1: Array, x2: Array | None, network: dict[str, Any]) -> Array:
+def evaluate(kernel: Kernel, x1: Array, x2: Array | None) -> Array:
     """Return a block of a kernel, of points with themselves if ``x2`` is None."""
     points = [torch.from_numpy(x) for x in (x1, x2) if x is not None]
-    block: Array = kernel(*points, **network).numpy()
+    block: Array = kernel(*points).numpy()
     return block
 
 
@@ -102,21 +104,24 @@ def _lazy(
     x1, x2 = check_that.require_pair(x1, x2)
     x1, x2 = require_host(x1, "x1"), require_host(x2, "x2")
     kernel(x1[:0], **network)  # says what is wrong with the network
-    network = by_name(network)
     side = block_of(max(len(x1), len(x2)), block)
-    one, hold = delayed(evaluate, pure=True), delayed(np.asarray, pure=True)
-    left = [hold(z.numpy()) for z in x1.split(side)]
-    right = left if symmetric else [hold(z.numpy()) for z in x2.split(side)]
-    sizes = [[len(z) for z in x.split(side)] for x in (x1, x2)]
-    dtype = x1.numpy().dtype
+    parts = [[z.numpy() for z in x.split(side)] for x in (x1, x2)]
+    options = partial(kernel, **by_name(network))
+    name = f"{kernel.__name__}-{tokenize(options, x1.numpy(), x2.numpy(), side, symmetric)}"
+    # Each task has two dependencies at least: Dask puts chains together, and a key that is a chain in
+    # one computation and none in the next one was seen to break its scheduler.
+    graph: dict[Any, Any] = {f"options-{name}": options}
+    graph |= {(f"points-{name}", k, i): z for k in (0, 1) for i, z in enumerate(parts[k])}
+    for i in range(len(parts[0])):
+        for j in range(i if symmetric else 0, len(parts[1])):
+            other = None if symmetric and i == j else (f"points-{name}", 0 if symmetric else 1, j)
+            graph[name, i, j] = (evaluate, f"options-{name}", (f"points-{name}", 0, i), other)
+            if symmetric and i != j:
+                graph[name, j, i] = (_transposed, f"options-{name}", (name, i, j))
+    chunks = tuple(tuple(map(len, part)) for part in parts)
+    lazy = HighLevelGraph.from_collections(name, graph)
+    return da.Array(lazy, name, chunks, dtype=x1.numpy().dtype)
 
-    def at(i: int, j: int) -> da.Array:
-        value = one(kernel, left[i], None if symmetric and i == j else right[j], network)
-        lazy: da.Array = da.from_delayed(value, shape=(sizes[0][i], sizes[1][j]), dtype=dtype)
-        return lazy
 
-    rows, columns = range(len(left)), range(len(right))
-    blocks = {(i, j): at(i, j) for i in rows for j in columns if not symmetric or i <= j}
-    at_all = [[blocks[i, j] if (i, j) in blocks else blocks[j, i].T for j in columns] for i in rows]
-    result: da.Array = da.block(at_all)
-    return result
+def _transposed(_: Callable[..., Tensor], block: Array) -> Array:
+    return block.T

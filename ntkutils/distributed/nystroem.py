@@ -1,7 +1,5 @@
 """The Nyström approximation of a kernel matrix, as a preconditioner."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,11 +18,11 @@ def nystroem(K: Blocks, rank: int, ridge: float, seed: int) -> Linear:
     """
     generator = torch.Generator().manual_seed(check_that.require_count(seed, "seed", least=0))
     z = K.x[torch.randperm(len(K.x), generator=generator)[:rank]]
-    eigenvalues, vectors = torch.linalg.eigh(K.kernel(z, **K.network).double())
+    eigenvalues, vectors = torch.linalg.eigh(K.kernel(z).double())
     kept = eigenvalues > rank * torch.finfo(z.dtype).eps * eigenvalues[-1]
     root = vectors[:, kept] / eigenvalues[kept].sqrt()
     held = K.hold(z.numpy()), K.hold(root.numpy())
-    B = [K.client.submit(_rows, K.kernel, K.network, points, *held) for points in K.points]
+    B = [K.client.submit(_rows, K.kernel, points, *held) for points in K.points]
     gram = sum(map(torch.from_numpy, gathered(K.client, K.client.map(_gram, B, pure=False))))
     assert isinstance(gram, Tensor)
     shift = ridge or torch.linalg.eigvalsh(gram)[0].item()
@@ -39,9 +37,9 @@ def nystroem(K: Blocks, rank: int, ridge: float, seed: int) -> Linear:
     return apply
 
 
-def _rows(kernel: Kernel, network: dict[str, Any], x: Array, z: Array, root: Array) -> Array:
+def _rows(kernel: Kernel, x: Array, z: Array, root: Array) -> Array:
     """Rows of B, in the dtype of the points."""
-    K = evaluate(kernel, x, z, network).astype(np.float64, copy=False)
+    K = evaluate(kernel, x, z).astype(np.float64, copy=False)
     return (K @ root).astype(x.dtype, copy=False)
 
 

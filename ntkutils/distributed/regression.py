@@ -40,8 +40,7 @@ class Solution:
 
     Example:
         >>> x, y = torch.eye(2).double(), torch.tensor([1.0, 2.0]).double()
-        >>> with nu.distributed.cluster(workers=1) as client:
-        ...     solution = nu.distributed.regression(x, y, client=client, depth=0, ridge=1.0)
+        >>> solution = nu.distributed.regression(x, y, client=client, depth=0, ridge=1.0)
         >>> solution.coefficients, solution.residual < 1e-10  # K is the identity
         (tensor([0.5000, 1.0000], dtype=torch.float64), True)
     """
@@ -64,11 +63,10 @@ class NotConvergedError(ConvergenceError):
     Example:
         >>> x, y = torch.tensor([[1.0], [1.1], [3.0]]).double(), torch.ones(3).double()
         >>> options = dict(rank=0, depth=1, bias_std=1.0, max_iterations=1)
-        >>> with nu.distributed.cluster(workers=1) as client:
-        ...     try:
-        ...         nu.distributed.regression(x, y, client=client, **options)
-        ...     except nu.distributed.NotConvergedError as error:
-        ...         print(error.solution.residual < error.solution.history[0])
+        >>> try:
+        ...     nu.distributed.regression(x, y, client=client, **options)
+        ... except nu.distributed.NotConvergedError as error:
+        ...     print(error.solution.residual < error.solution.history[0])
         True
     """
 
@@ -133,8 +131,7 @@ def regression(
 
     Example:
         >>> x, y = torch.eye(3).double(), torch.tensor([1.0, 2.0, 3.0]).double()
-        >>> with nu.distributed.cluster(workers=1) as client:
-        ...     solution = nu.distributed.regression(x, y, x[:1], client=client, depth=1, ridge=0.1)
+        >>> solution = nu.distributed.regression(x, y, x[:1], client=client, depth=1, ridge=0.1)
         >>> K, K_test = nu.ntk(x, depth=1), nu.ntk(x[:1], x, depth=1)
         >>> torch.allclose(solution.test, nu.gradient_flow(K, y, ridge=0.1, test_kernel=K_test).test)
         True

@@ -46,13 +46,11 @@ class SweepError(RuntimeError):
         failed: the settings of each other task, and what it raised.
 
     Example:
-        >>> import tempfile
         >>> def inverse(a): return 1 / a
-        >>> with tempfile.TemporaryDirectory() as folder, nu.distributed.cluster(workers=1) as client:
-        ...     try:
-        ...         nu.distributed.sweep(inverse, {"a": [2, 0]}, folder=folder, client=client, version="1")
-        ...     except nu.distributed.SweepError as error:
-        ...         print(error.finished, error.failed)
+        >>> try:
+        ...     nu.distributed.sweep(inverse, {"a": [2, 0]}, folder=folder, client=client, version="1")
+        ... except nu.distributed.SweepError as error:
+        ...     print(error.finished, error.failed)
         [Run(settings={'a': 2}, result=0.5)] [({'a': 0}, ZeroDivisionError('division by zero'))]
     """
 
@@ -96,11 +94,9 @@ def sweep(
         TypeError, ValueError: for arguments that are not as above, and a file that is no result.
 
     Example:
-        >>> import tempfile
         >>> def square(a): return a * a
-        >>> options = dict(settings={"a": [1, 2, 3]}, version="1")
-        >>> with tempfile.TemporaryDirectory() as folder, nu.distributed.cluster(workers=1) as client:
-        ...     runs = nu.distributed.sweep(square, folder=folder, client=client, **options)
+        >>> settings = {"a": [1, 2, 3]}
+        >>> runs = nu.distributed.sweep(square, settings, folder=folder, client=client, version="1")
         >>> [run.result for run in runs]
         [1, 4, 9]
     """

@@ -8,7 +8,6 @@ of sizes, times, bytes and memory is read from that file.
 
 import json
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -45,8 +44,9 @@ def of_workers(client, function):
 
 
 def peak():
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
+    """The largest memory of this process, in bytes (of ru_maxrss, a part is the parent's)."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(status["VmHWM"].split()[0])
 
 
 def timed(call):
@@ -79,7 +79,9 @@ def measure(n, workers):
             with get_task_stream(client) as stream:
                 seconds, again = timed(lambda: K @ v)
             reads.append((seconds, busy(stream)))
-        row["product_read"], row["product_read_busy"] = (statistics.median(a) for a in zip(*reads, strict=True))
+        row["product_read"], row["product_read_busy"] = (
+            statistics.median(a) for a in zip(*reads, strict=True)
+        )
         row["product_bytes"] = (sum(of_workers(client, sent)) - before) // 3 + v.nbytes
         assert torch.equal(first, again) and (n > ON_THE_FLY or torch.equal(first, expected))
         before = sum(of_workers(client, sent))
@@ -95,7 +97,9 @@ def measure(n, workers):
             "store_bytes": sum(path.stat().st_size for path in Path(store).rglob("*") if path.is_file()),
         }
     if n <= IN_MEMORY and workers == WORKERS[-1]:
+        torch.set_num_threads(workers)
         row["direct_seconds"], direct = timed(lambda: in_memory(x, y, x_test))
+        torch.set_num_threads(1)
         row["error"] = ((solution.test - direct).abs().max() / direct.abs().max()).item()
     return row
 
@@ -112,8 +116,7 @@ def busy(stream):
 
 
 def in_memory(x, y, x_test):
-    """The same by Cholesky's factorisation, in one process."""
-    torch.set_num_threads(len(WORKERS))
+    """The same by Cholesky's factorisation, in one process with as many threads."""
     K = nu.ntk(x, **NETWORK).double()
     K.diagonal().add_(OPTIONS["ridge"])
     alpha = torch.cholesky_solve(y.double()[:, None], torch.linalg.cholesky(K))
