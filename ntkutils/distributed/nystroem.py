@@ -23,9 +23,9 @@ def nystroem(K: Blocks, rank: int, ridge: float, seed: int) -> Linear:
     root = vectors[:, kept] / eigenvalues[kept].sqrt()
     held = K.hold(z.numpy()), K.hold(root.numpy())
     B = [K.client.submit(_rows, K.kernel, points, *held) for points in K.points]
-    gram = sum(map(torch.from_numpy, gathered(K.client, K.client.map(_gram, B, pure=False))))
-    assert isinstance(gram, Tensor)
-    shift = ridge or torch.linalg.eigvalsh(gram)[0].item()
+    gram = torch.from_numpy(sum(gathered(K.client, K.client.map(_gram, B, pure=False))))
+    low, high = torch.linalg.eigvalsh(gram)[[0, -1]].tolist()
+    shift = ridge or max(low, torch.finfo(z.dtype).eps * high)
     factor = torch.linalg.cholesky(gram + shift * torch.eye(len(gram), dtype=gram.dtype))
 
     def apply(r: Tensor) -> Tensor:

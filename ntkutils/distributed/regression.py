@@ -152,7 +152,7 @@ def regression(
     most = check_that.require_count(max_iterations, "max_iterations", least=1)
     kernel(x[:0], **network)  # says what is wrong with the network
     K = Blocks(client, x, kernel, network, block_of(n, block), store)
-    b = y.double().reshape(n, -1)
+    b = y.detach().cpu().double().reshape(n, -1)
     saved = K.saved(b, ridge)
     if initial is not None:
         initial = check_that.require_tensor(initial, "initial").double()

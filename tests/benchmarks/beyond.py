@@ -67,6 +67,7 @@ def measure(n, workers):
         of_workers(client, lambda: nu.ntk(torch.eye(D), **NETWORK).sum().item())  # imports, once
         idle = max(of_workers(client, peak))
         row = {"n": n, "workers": workers, "block": side, "idle_bytes": idle}
+        row["load"] = round(os.getloadavg()[0], 1)
         if n <= ON_THE_FLY:
             K = Blocks(client, x, nu.ntk, NETWORK, side, None)
             row["product_computed"], expected = timed(lambda: K @ v)
@@ -130,7 +131,6 @@ def main(target, *selection):
     stored["machine"] = {
         "processor": cpuinfo.get_cpu_info().get("brand_raw", "unknown"),
         "processors": os.cpu_count(),
-        "load at the start": round(os.getloadavg()[0], 1),
         "date": date.today().isoformat(),
     } | {name: version(name) for name in ("torch", "dask", "zarr")}
     stored["task"] = {"d": D, "dtype": "float32", "memory_limit": MEMORY, **OPTIONS, **NETWORK}
