@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .cluster import gathered, memory_limits
 from .files import explained, write_at_once
-from .kernel import Array, Kernel, by_name, evaluate
+from .kernel import Array, Kernel, aligned, by_name, evaluate
 
 
 class Blocks:
@@ -149,8 +149,8 @@ def _products(
 ) -> tuple[Array, Array | None]:
     """A block times its part of the columns, and its transpose, if it is another, times its part."""
     K = evaluate(kernel, x1, x2) if store is None else _kept(store, at, kernel, x1, x2)
-    K = K.astype(np.float64, copy=False)
-    return K @ v[at[1]], None if x2 is None else K.T @ v[at[0]]
+    A, here, there = aligned(K), aligned(v[at[1]]), aligned(v[at[0]])
+    return (A @ here).numpy(), None if x2 is None else (A.T @ there).numpy()
 
 
 def _kept(
@@ -173,4 +173,5 @@ def _kept(
 
 
 def _product(x1: Array, x2: Array, at: slice, *, v: Array, kernel: Kernel) -> Array:
-    return evaluate(kernel, x1, x2).astype(np.float64, copy=False) @ v[at]
+    product: Array = (aligned(evaluate(kernel, x1, x2)) @ aligned(v[at])).numpy()
+    return product

@@ -69,9 +69,14 @@ def nngp(x1: Tensor, x2: Tensor | None = None, *, block: int | None = None, **ne
 
 def evaluate(kernel: Kernel, x1: Array, x2: Array | None) -> Array:
     """Return a block of a kernel, of points with themselves if ``x2`` is None."""
-    points = [torch.from_numpy(x) for x in (x1, x2) if x is not None]
+    points = [torch.tensor(x) for x in (x1, x2) if x is not None]
     block: Array = kernel(*points).numpy()
     return block
+
+
+def aligned(a: Array) -> Tensor:
+    """Copy an array into torch's own memory, as float64: BLAS rounds by where its input lies."""
+    return torch.tensor(a, dtype=torch.float64)
 
 
 def by_name(network: dict[str, Any]) -> dict[str, Any]:

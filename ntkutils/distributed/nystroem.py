@@ -8,7 +8,7 @@ from .. import _validation as check_that
 from .blocks import Blocks
 from .cluster import gathered
 from .conjugate_gradient import Linear
-from .kernel import Array, Kernel, evaluate
+from .kernel import Array, Kernel, aligned, evaluate
 
 
 def nystroem(K: Blocks, rank: int, ridge: float, seed: int) -> Linear:
@@ -23,14 +23,14 @@ def nystroem(K: Blocks, rank: int, ridge: float, seed: int) -> Linear:
     root = vectors[:, kept] / eigenvalues[kept].sqrt()
     held = K.hold(z.numpy()), K.hold(root.numpy())
     B = [K.client.submit(_rows, K.kernel, points, *held) for points in K.points]
-    gram = torch.from_numpy(sum(gathered(K.client, K.client.map(_gram, B, pure=False))))
+    gram = aligned(sum(gathered(K.client, K.client.map(_gram, B, pure=False))))
     low, high = torch.linalg.eigvalsh(gram)[[0, -1]].tolist()
     shift = ridge or max(low, torch.finfo(z.dtype).eps * high)
     factor = torch.linalg.cholesky(gram + shift * torch.eye(len(gram), dtype=gram.dtype))
 
     def apply(r: Tensor) -> Tensor:
         parts = gathered(K.client, K.client.map(_down, B, K.slices, r=K.hold(r.numpy()), pure=False))
-        c = torch.cholesky_solve(torch.from_numpy(sum(parts)), factor)
+        c = torch.cholesky_solve(aligned(sum(parts)), factor)
         rows = gathered(K.client, K.client.map(_up, B, c=K.hold(c.numpy()), pure=False))
         return (r - torch.from_numpy(np.concatenate(rows))) / shift
 
@@ -39,18 +39,21 @@ def nystroem(K: Blocks, rank: int, ridge: float, seed: int) -> Linear:
 
 def _rows(kernel: Kernel, x: Array, z: Array, root: Array) -> Array:
     """Rows of B, in the dtype of the points."""
-    K = evaluate(kernel, x, z).astype(np.float64, copy=False)
-    return (K @ root).astype(x.dtype, copy=False)
+    rows: Array = (aligned(evaluate(kernel, x, z)) @ aligned(root)).numpy()
+    return rows.astype(x.dtype, copy=False)
 
 
 def _gram(B: Array) -> Array:
-    B = B.astype(np.float64, copy=False)
-    return B.T @ B
+    rows = aligned(B)
+    gram: Array = (rows.T @ rows).numpy()
+    return gram
 
 
 def _down(B: Array, at: slice, *, r: Array) -> Array:
-    return B.T.astype(np.float64, copy=False) @ r[at]
+    product: Array = (aligned(B).T @ aligned(r[at])).numpy()
+    return product
 
 
 def _up(B: Array, *, c: Array) -> Array:
-    return B.astype(np.float64, copy=False) @ c
+    product: Array = (aligned(B) @ aligned(c)).numpy()
+    return product

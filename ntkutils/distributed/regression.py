@@ -97,7 +97,7 @@ def regression(
     The numbers are those of ``gradient_flow(kernel(x), targets, test_kernel=kernel(x_test, x),
     ridge=ridge)`` to the residual asked for: :math:`\alpha` errs by at most :math:`|r|/\lambda`. Vectors
     and sums are float64; the kernel is what ``kernel`` gives, in the dtype of the input. Sums are taken
-    in a fixed order, so that the numbers do not depend on the workers.
+    in a fixed order, so that the numbers do not depend on which worker did what, and when.
 
     The preconditioner is :math:`P=\hat K+\lambda I` with a Nyström approximation :math:`\hat K` from
     ``rank`` of the points, drawn at random.
@@ -166,7 +166,7 @@ def regression(
 
     precondition = nystroem(K, min(n, rank), ridge, seed) if rank else torch.clone
     norm = b.norm(dim=0).clamp(min=torch.finfo(b.dtype).tiny)
-    bar, shown = progress(range(100), "percent of the digits"), 0
+    bar, shown = progress(range(100), "conjugate gradient"), 0
     history: list[float] = []
     for alpha, r, computed in conjugate_gradient(A, precondition, b, start, tol * norm, most):
         residual = (r.norm(dim=0) / norm).max().item()
