@@ -42,7 +42,7 @@ DIRECT = nu.gradient_flow(K, Y, ridge=1.0, test_kernel=K_TEST)
 def near():
     """Two workers that are threads of this process: they start at once, and what they run is measured."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         yield client
