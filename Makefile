@@ -34,7 +34,7 @@ BUILD = .venv/bin/jupyter-book build . -W -n --keep-going --all
 ONE_THREAD = OMP_NUM_THREADS=1
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help environment book serve pdf test binder links workflows bench execute clean distclean
+.PHONY: help environment book serve pdf test binder links workflows bench beyond execute clean distclean
 
 help:
 	@echo "make book         make the environment, execute the chapters, render the book"
@@ -47,6 +47,8 @@ help:
 	@echo "make workflows    lint the GitHub workflows (needs actionlint, or docker)"
 	@echo "make execute      execute the chapters and store their outputs in them"
 	@echo "make bench        time the package against others, and store the table that the book shows"
+	@echo "make beyond       measure the large kernels on 1 and 2 workers (half an hour, 6 GB of disk);"
+	@echo "                  ROWS=50000:2 measures one of them again"
 	@echo "make environment  make or renew the environment, .venv (the others do it first)"
 	@echo "make clean        remove what the build made; make distclean: and .venv"
 	@echo
@@ -111,6 +113,10 @@ bench: environment
 	  -p no:cacheprovider --benchmark-json=_build/bench.json --benchmark-quiet >_build/bench.log \
 	  || { tail -n 30 _build/bench.log; exit 1; }
 	@$(PY) tests/benchmarks/summary.py _build/bench.json tests/benchmarks/results.json
+
+# In float32, with a store in TMPDIR; each row is stored when it is measured.
+beyond: environment
+	@OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/benchmarks/beyond.py tests/benchmarks/beyond.json $(ROWS)
 
 execute: environment
 	@$(PY) -m jupyter nbconvert --to notebook --execute --inplace \

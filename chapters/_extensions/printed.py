@@ -130,5 +130,7 @@ NOT_PARSED = {
     "eq-odd-part": "a difference of two outputs",
     "eq-decay": "holds up to a term of higher order",
     "eq-corners": "coefficients of expansions at the ends",
+    "eq-cg": "an inequality",
+    "eq-nystroem": "an inequality",
     "eq-timetable": "a ratio that is measured; its factor is parsed in eq-modes",
 }
