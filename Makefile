@@ -32,7 +32,7 @@ PY = .venv/bin/python
 # --all: a page that a run before has read would keep its warnings to itself.
 BUILD = .venv/bin/jupyter-book build . -W -n --keep-going --all
 ONE_THREAD = OMP_NUM_THREADS=1
-NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
+NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg -n 2 --dist loadscope
 
 .PHONY: help environment book serve pdf test binder links workflows bench beyond execute clean distclean
 
