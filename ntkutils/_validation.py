@@ -107,7 +107,10 @@ def free_memory(device: torch.device) -> float:
         limits.append(1024 * int(kilobytes.split()[0]))
     group = Path("/sys/fs/cgroup")  # what a container may use
     if (group / "memory.max").exists() and (most := (group / "memory.max").read_text().strip()) != "max":
-        limits.append(int(most) - int((group / "memory.current").read_text()))
+        stat = group / "memory.stat"
+        counts = dict(line.split() for line in stat.read_text().splitlines()) if stat.exists() else {}
+        cached = int(counts.get("inactive_file", 0))  # of files that were read: given up when asked for
+        limits.append(int(most) - int((group / "memory.current").read_text()) + cached)
     if not limits and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limits, default=math.inf)

@@ -54,6 +54,12 @@ def container(most, current="400000000\n"):
             id="one without limit",
         ),
         pytest.param(container("1000000000\n"), 10, 600_000_000, id="a container that hides the rest"),
+        pytest.param(
+            {**container("1000000000\n"), "sys/fs/cgroup/memory.stat": "anon 5\ninactive_file 100000000\n"},
+            10,
+            700_000_000,
+            id="a container that has read files",
+        ),
         pytest.param({}, 10, 40_960, id="macOS"),
         pytest.param({}, None, math.inf, id="Windows"),
     ],
