@@ -1,6 +1,7 @@
 """The PDF of the book: three short pages of it, printed as `make pdf` prints them all."""
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,10 @@ def printed(pdf, tmp_path_factory):
     """The reader of a PDF of three pages."""
     every_page, pdf.pages = pdf.pages, lambda soup: (p for p in every_page(soup) if p[1] in SHORT)
     pdf.TARGET = tmp_path_factory.mktemp("pdf") / "book.pdf"
-    pdf.main()
+    with ThreadPoolExecutor(
+        1
+    ) as thread:  # this one has a browser's event loop, and a second would not start
+        thread.submit(pdf.main).result()
     return pypdf.PdfReader(pdf.TARGET)
 
 
