@@ -32,7 +32,7 @@ def printed(pdf, tmp_path_factory):
     pdf.TARGET = tmp_path_factory.mktemp("pdf") / "book.pdf"
     with ThreadPoolExecutor(
         1
-    ) as thread:  # this one has a browser's event loop, and a second would not start
+    ) as thread:  # as this one runs a browser already
         thread.submit(pdf.main).result()
     return pypdf.PdfReader(pdf.TARGET)
 
