@@ -89,10 +89,6 @@ test: environment
 	$(PY) -m pytest tests/browser || failed="$$failed, pages"; \
 	echo "== Chapters against their stored outputs"; \
 	$(PY) -m pytest $(NBVAL) chapters || failed="$$failed, chapters"; \
-	if [ -n "$$CI" ]; then \
-	  echo "== The chapters as on Binder"; \
-	  $(PY) -m pytest tests/binder || failed="$$failed, binder"; \
-	fi; \
 	if [ -n "$$failed" ]; then echo "FAILED: $${failed#, }" >&2; exit 1; fi; \
 	echo "All tests passed."
 

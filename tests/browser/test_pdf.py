@@ -30,9 +30,7 @@ def printed(pdf, tmp_path_factory):
     """The reader of a PDF of three pages."""
     every_page, pdf.pages = pdf.pages, lambda soup: (p for p in every_page(soup) if p[1] in SHORT)
     pdf.TARGET = tmp_path_factory.mktemp("pdf") / "book.pdf"
-    with ThreadPoolExecutor(
-        1
-    ) as thread:  # as this one runs a browser already
+    with ThreadPoolExecutor(1) as thread:  # as this one runs a browser already
         thread.submit(pdf.main).result()
     return pypdf.PdfReader(pdf.TARGET)
 
