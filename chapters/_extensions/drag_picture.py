@@ -19,20 +19,25 @@ TIME = 10.0
 NETWORK = {"depth": 2, "activation": "relu", "bias_std": 0.5}
 
 
+def prediction(points):
+    """(data (x, y), that many inputs, the mean there, its band's two edges)."""
+    x, y = torch.tensor(DATA, dtype=torch.float64).T
+    grid = torch.linspace(-2, 2, points, dtype=torch.float64)
+    law = nu.trained_ensemble(x[:, None], y, grid[:, None], TIME, **NETWORK)
+    twice = 2 * law.covariance.diagonal().clamp(min=0).sqrt()
+    return (x, y), grid, law.mean, (law.mean - twice, law.mean + twice)
+
+
 def draw(path=PICTURE):
     """Write the picture; the same file every time."""
     import matplotlib.pyplot
 
     matplotlib.use("agg")
-    x, y = torch.tensor(DATA, dtype=torch.float64).T
-    grid = torch.linspace(-2, 2, 161, dtype=torch.float64)
-    law = nu.trained_ensemble(x[:, None], y, grid[:, None], TIME, **NETWORK)
-    twice = 2 * law.covariance.diagonal().clamp(min=0).sqrt()
+    data, grid, mean, band = prediction(161)
     fig, ax = figures.panels(height=3)
-    low, high = law.mean - twice, law.mean + twice
-    ax.fill_between(grid, low, high, color=figures.BLUE, alpha=0.2, lw=0, label="two standard deviations")
-    ax.plot(grid, law.mean, color=figures.ORANGE, label="mean")
-    ax.plot(x, y, "o", color=figures.BLUE, mfc="white", ms=8, mew=2, label="data")
+    ax.fill_between(grid, *band, color=figures.BLUE, alpha=0.2, lw=0, label="two standard deviations")
+    ax.plot(grid, mean, color=figures.ORANGE, label="mean")
+    ax.plot(*data, "o", color=figures.BLUE, mfc="white", ms=8, mew=2, label="data")
     ax.set(xlabel="input $x$", ylabel="output", xlim=(-2, 2), ylim=(-2.5, 2.5))
     figures.legend_above(fig, ax)
     with matplotlib.rc_context({"svg.hashsalt": "drag"}):

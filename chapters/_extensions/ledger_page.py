@@ -1,7 +1,6 @@
 """Sphinx extension: the `{ledger}` directive, a table of the book's formulas and their checks.
 
-The table needs every chapter's outputs and numbers, so the directive only marks its place;
-the place is filled when the page is written, and the page is made again in every build.
+The rows come from every chapter's outputs and numbers; `collected.py` has how they get there.
 """
 
 import re
@@ -9,33 +8,19 @@ from itertools import groupby
 from pathlib import Path
 
 import nbformat
+from collected import FillPlaces, chapter_row, entry, link, pages_in_order, register, table
 from docutils import nodes
 from jupyter_cache import get_cache
 from ledger import check_cells, formulas_of, summary
 from printed import NOT_PARSED, PRINTED
-from sphinx import addnodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective
 
 LOGGER = logging.getLogger(__name__)
 RESULT_COLUMNS = "Formula", "What it says", "Checked against", "Kind", "Error ≤ bound"
 OTHER_COLUMNS = "Formula", "What it says", "Role"
 HERE = re.compile(r'href="#equation-(?P<label>[\w-]+)"')  # as ntkutils.checks writes it
 UNPARSED_COLUMNS = "Formula", "What it says", "Why not"
-
-
-class ledger_place(nodes.General, nodes.Element):
-    """Where the tables go once every chapter has been read and numbered."""
-
-
-class Ledger(SphinxDirective):
-    """`{ledger}`: takes no argument and no content."""
-
-    def run(self):
-        """Leave a place for the tables, which need all chapters."""
-        self.env.metadata[self.env.docname]["ntk_ledger"] = True
-        return [ledger_place()]
 
 
 def executed(app, docname):
@@ -54,43 +39,9 @@ def executed(app, docname):
 
 def chapters_in_order(app):
     """The notebooks of the book, in the order of its table of contents."""
-    root = app.config.root_doc
-    for docname in dict.fromkeys(_walk(app.env.toctree_includes, root)):
+    for docname in pages_in_order(app.env):
         if Path(app.env.doc2path(docname)).suffix == ".ipynb":
             yield docname, executed(app, docname)
-
-
-def _walk(includes, docname):
-    yield docname
-    for child in includes.get(docname, []):
-        yield from _walk(includes, child)
-
-
-def entry(*content, **attributes):
-    """A cell of a table."""
-    return nodes.entry("", nodes.paragraph("", "", *content), **attributes)
-
-
-def link(domain, kind, target, here, text=None):
-    """A reference for Sphinx to resolve; without a text it shows the target's number."""
-    return addnodes.pending_xref(
-        "",
-        nodes.inline(text=text or target),
-        refdomain=domain,
-        reftype=kind,
-        reftarget=target,
-        refdoc=here,
-        refexplicit=text is not None,
-        refwarn=True,
-    )
-
-
-def table(columns, rows, css):
-    """A docutils table; the theme puts it in a box that scrolls sideways."""
-    head = nodes.row("", *(entry(nodes.Text(column)) for column in columns))
-    parts = [nodes.colspec(colwidth=1) for _ in columns]
-    parts += [nodes.thead("", head), nodes.tbody("", *rows)]
-    return nodes.table("", nodes.tgroup("", *parts, cols=len(columns)), classes=["ledger", css])
 
 
 def result_rows(formula, here):
@@ -119,25 +70,16 @@ def unparsed_rows(formula, here):
     return [nodes.row("", *map(entry, cells))]
 
 
-def chapter_row(env, docname, columns):
-    """A row across the table that names, and links, a chapter."""
-    number = env.toc_secnumbers.get(docname, {}).get("", ())
-    title = " ".join([*(f"{part}." for part in number), env.titles[docname].astext()])
-    title = link("std", "doc", f"/{docname}", env.docname, title)
-    return nodes.row("", entry(title, morecols=len(columns) - 1), classes=["ledger-chapter"])
+class FillLedger(FillPlaces):
+    """The tables of the `{ledger}`."""
 
+    what = "ledger"
 
-class FillLedger(SphinxPostTransform):
-    """Put the tables in place, before Sphinx resolves the references that they hold."""
-
-    default_priority = 5
-
-    def run(self):
-        """Put the tables where the directive left a place."""
-        for place in list(self.document.findall(ledger_place)):
-            formulas = formulas_of(list(chapters_in_order(self.app)))
-            self.compare_with_numbered(formulas)
-            place.replace_self(list(self.tables(formulas)))
+    def content(self):
+        """The tables of all chapters."""
+        formulas = formulas_of(list(chapters_in_order(self.app)))
+        self.compare_with_numbered(formulas)
+        return self.tables(formulas)
 
     def tables(self, formulas):
         """The three tables, each with its summary."""
@@ -199,16 +141,8 @@ class LinkChecks(SphinxPostTransform):
         return f'href="{address}#equation-{match["label"]}"'
 
 
-def outdated(app, env, added, changed, removed):
-    """Read the ledger's page again in every build: its rows come from other pages."""
-    return [docname for docname in env.found_docs if env.metadata[docname].get("ntk_ledger")]
-
-
 def setup(app):
-    """Register the directive and what fills it."""
-    app.add_node(ledger_place)
-    app.add_directive("ledger", Ledger)
-    app.add_post_transform(FillLedger)
+    """Register the directive with what fills it, and the links of checks."""
+    register(app, FillLedger)
     app.add_post_transform(LinkChecks)
-    app.connect("env-get-outdated", outdated)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,10 +5,8 @@
 
 from pathlib import Path
 
-import torch
-from drag_picture import DATA, NETWORK, TIME
+from drag_picture import prediction
 
-import ntkutils as nu
 from ntkutils import figures
 
 PICTURE = Path(__file__).parents[1] / "_static/card.png"
@@ -20,16 +18,13 @@ def draw(path=PICTURE):
     import matplotlib.pyplot
 
     matplotlib.use("agg")
-    x, y = torch.tensor(DATA, dtype=torch.float64).T
-    grid = torch.linspace(-2, 2, 321, dtype=torch.float64)
-    law = nu.trained_ensemble(x[:, None], y, grid[:, None], TIME, **NETWORK)
-    twice = 2 * law.covariance.diagonal().clamp(min=0).sqrt()
+    data, grid, mean, band = prediction(321)
     fig = matplotlib.pyplot.figure(figsize=(12, 6.3), dpi=100, facecolor="white")
     ax = fig.add_axes((0, 0, 1, 0.64), xlim=(-2, 2), ylim=(-2.7, 2.1))
     ax.set_axis_off()
-    ax.fill_between(grid, law.mean - twice, law.mean + twice, color=figures.BLUE, alpha=0.18, lw=0)
-    ax.plot(grid, law.mean, color=ORANGE, lw=6)
-    ax.plot(x, y, "o", color=figures.BLUE, mfc="white", ms=20, mew=5)
+    ax.fill_between(grid, *band, color=figures.BLUE, alpha=0.18, lw=0)
+    ax.plot(grid, mean, color=ORANGE, lw=6)
+    ax.plot(*data, "o", color=figures.BLUE, mfc="white", ms=20, mew=5)
     fig.text(0.06, 0.79, "The Neural Tangent Kernel", size=46, weight="bold", color=INK)
     words = "An executable book: every formula derived, and every formula run"
     fig.text(0.06, 0.69, words, size=23, color=INK)
