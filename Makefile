@@ -31,7 +31,6 @@ endif
 PY = .venv/bin/python
 # --all: a page that a run before has read would keep its warnings to itself.
 BUILD = .venv/bin/jupyter-book build . -W -n --keep-going --all
-ONE_THREAD = OMP_NUM_THREADS=1
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg -n 2 --dist loadscope
 
 .PHONY: help environment book serve pdf test binder links workflows bench beyond execute clean distclean
@@ -83,7 +82,7 @@ test: environment
 	echo "== The book, warnings as errors"; \
 	STORED_OUTPUTS=1 $(BUILD) || failed="$$failed, book"; \
 	echo "== Unit tests"; \
-	$(ONE_THREAD) $(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered \
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered \
 	  --ignore=tests/browser --ignore=tests/binder || failed="$$failed, unit tests"; \
 	echo "== The pages in a browser"; \
 	$(PY) -m pytest tests/browser || failed="$$failed, pages"; \

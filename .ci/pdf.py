@@ -5,25 +5,23 @@ so a formula, a figure or a colour is the page's own, and a link from page to pa
 It is printed twice: the first time tells on which page everything is, for the contents.
 """
 
-import asyncio
-import functools
 import os
 import posixpath
 import shutil
 import sys
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pypdf
 from bs4 import BeautifulSoup
-from playwright.async_api import async_playwright
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build/html"
 FIRST = "chapters/index.html"
 TARGET = ROOT / "_build/book.pdf"
+ADDRESS = "http://127.0.0.1/book.html"  # nobody answers there: the files are handed to Chromium
+PATIENCE = 600_000  # ms: all formulas of the book at once
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 WIDTH = 665  # pixels of text on A4 with the margins of print.css: wider formulas become smaller
 FOOTER = """<div style="width: 100%; font: 8pt sans-serif; text-align: center">
@@ -90,12 +88,12 @@ def article(address, chosen):
     return content
 
 
-def document(numbers):
-    """The whole book as one page; `numbers` has the page of each identifier, as far as it is known."""
+def document():
+    """The whole book as one page; the contents have empty places for the numbers of pages."""
     shell = BeautifulSoup((SITE / FIRST).read_text(), "html.parser")
     listed = list(pages(shell))
     chosen = {address for _, address, _, _ in listed}
-    title, author = shell.h1.find(string=True, recursive=False), "executable book"
+    title = shell.h1.find(string=True, recursive=False)
     for element in shell.select("script[src], link[rel=preload]"):
         source = element.get("src", "")
         if "math" not in source:  # living figures stay pictures; nothing waits to be clicked
@@ -111,11 +109,11 @@ def document(numbers):
             shown = caption
         contents.append(
             f"<li class='{'deeper' if nested else ''}'><a href='#{identifier(address)}'>{name}</a>"
-            f"<span>{numbers.get(identifier(address), '')}</span></li>"
+            f"<span data-page-of='{identifier(address)}'></span></li>"
         )
     cover = (
         "<section class='book-cover'><div><img src='/_static/logo.svg' alt=''>"
-        f"<p class='display-3'>{title}</p><p class='fs-4'>{author}</p></div></section>"
+        f"<p class='display-3'>{title}</p><p class='fs-4'>executable book</p></div></section>"
     )
     body = shell.body
     body.clear()
@@ -139,24 +137,33 @@ def document(numbers):
     return str(shell)
 
 
-async def printed(page, address, html):
-    """The document as Chromium prints it."""
+def answer(route):
+    """Give Chromium the document, or the file that it asks for."""
+    if route.request.url == ADDRESS:
+        route.fulfill(body=document(), content_type="text/html; charset=utf-8")
+    else:
+        route.fulfill(path=SITE / unquote(urlsplit(route.request.url).path).lstrip("/"))
 
-    async def answer(route):
-        await route.fulfill(body=html, content_type="text/html; charset=utf-8")
 
-    await page.route("**/book.html", answer)
-    await page.goto(address, wait_until="load", timeout=600_000)
-    await page.evaluate("() => MathJax.startup.promise.then(() => document.fonts.ready).then(() => {})")
-    wrong = await page.locator("mjx-merror").count()
-    broken = await page.evaluate(
+def open_document(page):
+    """Open the document and wait until all of it is drawn."""
+    page.set_default_timeout(PATIENCE)
+    page.route("**/*", answer)
+    page.goto(ADDRESS)
+    page.evaluate("() => MathJax.startup.promise.then(() => document.fonts.ready).then(() => {})")
+    wrong = page.locator("mjx-merror").count()
+    broken = page.evaluate(
         "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
     )
     if wrong or broken:
         sys.exit(f"{wrong} formulas and these pictures could not be drawn: {broken}")
-    await page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-    await page.unroute("**/book.html")
-    return await page.pdf(
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+
+
+def printed(page):
+    """Print the page to TARGET; returns a reader of it."""
+    page.pdf(
+        path=TARGET,
         prefer_css_page_size=True,
         outline=True,
         tagged=True,
@@ -165,45 +172,38 @@ async def printed(page, address, html):
         header_template="<span></span>",
         footer_template=FOOTER,
     )
+    return pypdf.PdfReader(TARGET)
 
 
-async def make(address):
-    """Print twice; returns the PDF."""
-    async with async_playwright() as playwright:
+def make():
+    """Print twice; returns a reader of the PDF."""
+    with sync_playwright() as playwright:
         options = ["no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update"]
-        browser = await playwright.chromium.launch(
+        browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=[f"--{option}" for option in options]
         )
-        page = await browser.new_page(color_scheme="light", viewport={"width": WIDTH, "height": 900})
-        page.set_default_timeout(600_000)
-        numbers = {}
-        for _ in range(2):
-            content = await printed(page, address, document(numbers))
-            TARGET.write_bytes(content)
-            reader = pypdf.PdfReader(TARGET)
-            numbers = {
-                name.removeprefix("/"): reader.get_destination_page_number(place) + 1
-                for name, place in reader.named_destinations.items()
-            }
-        await browser.close()
+        page = browser.new_page(color_scheme="light", viewport={"width": WIDTH, "height": 900})
+        open_document(page)
+        reader = printed(page)
+        numbers = {
+            name.removeprefix("/"): reader.get_destination_page_number(place) + 1
+            for name, place in reader.named_destinations.items()
+        }
+        page.evaluate(
+            """numbers => document.querySelectorAll("[data-page-of]").forEach(
+                place => { place.textContent = numbers[place.dataset.pageOf] })""",
+            numbers,
+        )
+        reader = printed(page)
+        browser.close()
     return reader
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files and says nothing."""
-
-    def log_message(self, *_):
-        """No line a request."""
-
-
 def main():
-    """Serve the built pages to Chromium, and tell what has come of it."""
+    """Make the PDF, and tell what has come of it."""
     if not CHROMIUM:
         sys.exit("The PDF needs Chromium (apt install chromium), or its path in the variable CHROMIUM.")
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        reader = asyncio.run(make(f"http://127.0.0.1:{server.server_port}/book.html"))
-        server.shutdown()
+    reader = make()
     size = TARGET.stat().st_size / 1e6
     print(f"The book is ready: {TARGET} ({len(reader.pages)} pages, {size:.1f} MB)")
 

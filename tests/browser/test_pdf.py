@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 SHORT = ["chapters/index.html", "chapters/notation.html", "chapters/bibliography.html"]
 
 pypdf = pytest.importorskip("pypdf")
-pytest.importorskip("playwright.async_api")
+pytest.importorskip("playwright.sync_api")
 if not all((ROOT / "_build/html" / page).exists() for page in SHORT):
     pytest.skip("needs the built book: make book", allow_module_level=True)
 
