@@ -212,7 +212,7 @@ def picture_problems(page):
             const isFile = alt === name || /\.(png|svg|jpe?g|gif|webp)\b/i.test(alt);
             if (isFile || !/\p{L}+\s+\p{L}+/u.test(alt))
                 out.push(`image without words: ${source.slice(-60)}, alt "${alt}"`);
-            if (image.complete && !image.naturalWidth) out.push(`image not loaded: ${source.slice(-60)}`);
+            if (!image.naturalWidth) out.push(`image not loaded: ${source.slice(-60)}`);
         }
         for (const svg of document.querySelectorAll("svg")) {
             if (svg.closest("[aria-hidden=true], mjx-container, button")) continue;

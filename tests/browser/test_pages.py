@@ -262,7 +262,7 @@ TINY = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAA
 def test_rule_finds(broken, rule, html, words):
     put, _ = broken
     page = put(html)
-    page.wait_for_load_state("networkidle")
+    settle(page)
     problems = rule(page)
     assert any(words in problem for problem in problems), problems
 
