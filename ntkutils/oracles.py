@@ -7,11 +7,11 @@ them when a function is called, not when it is imported.
 import ast
 import functools
 import math
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
 
@@ -27,11 +27,13 @@ Function = Callable[..., Any]  # jax and neural-tangents say no more of theirs
 
 
 def neural_tangents() -> ModuleType:
-    """Import neural-tangents without its start-up messages, and let jax compute in float64.
+    """Import neural-tangents, and let jax compute in float64.
 
-    Switching on jax's float64 holds for the whole process.
+    Switching on jax's float64 holds for the whole process. ``neural_tangents.experimental``, the
+    kernels of TensorFlow's networks, is loaded when it is first used: TensorFlow takes half a
+    gigabyte and seconds to start.
     """
-    with _quiet_stderr():
+    with _put_off("neural_tangents.experimental"):
         import jax
         import neural_tangents
 
@@ -41,24 +43,38 @@ def neural_tangents() -> ModuleType:
 
 
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Hold back what is written to the process's stderr; show it after all if there is an error.
+def _put_off(name: str) -> Iterator[None]:
+    """Inside, importing the package of this module does not run the module: its first use does.
 
-    neural-tangents imports TensorFlow, which reports from C++ what hardware it did not find.
+    As :class:`importlib.util.LazyLoader`, whose module runs already when its package imports it.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    package = find_spec(name.partition(".")[0])
+    if package is None or package.name in sys.modules:  # to fail as an import does, or all of it is there
+        yield
+        return
+    spec = PathFinder.find_spec(name, package.submodule_search_locations)
+    assert spec is not None and spec.loader is not None
+    run = spec.loader.exec_module
+    module = module_from_spec(spec)
+
+    def load(attribute: str) -> Any:
+        if attribute.startswith("__"):  # who goes through all modules, as inspect does, asks for these
+            raise AttributeError(f"module {name!r} has no attribute {attribute!r} before its first use")
+        del module.__dict__["__getattr__"]
         try:
-            yield
+            run(module)
         except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
+            module.__dict__["__getattr__"] = load
             raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+        return getattr(module, attribute)
+
+    module.__dict__["__getattr__"] = load
+    sys.modules[name] = module
+    try:
+        yield
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def stax_network(
