@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch.func import functional_call
 
 from . import _validation as check_that
+from .linear_layers import gradients_of, inner_products, linear_weights
 from .mlp import MLP
 
 BYTES_A_CHUNK = 2**28  # what the gradients of one chunk of examples may take: 256 MiB
@@ -56,7 +57,8 @@ def empirical_ntk(
 
     The sum runs over all parameters that require a gradient. An :class:`ntkutils.MLP` is taken
     layer by layer and its gradients are never formed; any other module through
-    :mod:`torch.func`, in chunks of examples.
+    :mod:`torch.func`, in chunks of examples, where the gradients of linear layers' weights are not
+    formed either if each example is one vector to them.
     In neural-tangents: ``nt.empirical_ntk_fn(f, trace_axes=())``.
 
     Args:
@@ -236,20 +238,25 @@ def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | No
     if len(x2) < len(x1):  # the gradients of x2 are computed again for every chunk of x1
         return _by_jacobians(model, x2, x1, chunk_size).transpose(0, 1).mT
     outputs, weights = function_of_weights(model)
-    jacobian = vmap(jacrev(outputs), in_dims=(None, 0))
+    if not len(x1):
+        return x1.new_empty(0, len(x2), 1, 1)
     with torch.no_grad():
-        o = outputs(weights, x1[0]).numel() if len(x1) else 1
-    size = o * sum(p.numel() * p.element_size() for p in weights.values())
+        o = outputs(weights, x1[0]).numel()
+    linear = linear_weights(outputs, weights, x1[0])
+    gradients = gradients_of(outputs, weights, linear)
+    # delta and h of a linear layer W, of shape (k, d), in place of its gradient
+    numbers = sum(o * len(w) + w.shape[1] if n in linear else o * w.numel() for n, w in weights.items())
+    size = numbers * x1.element_size()
     # Gradients of x2 are computed again for every chunk of x1, so the chunks of x1 are the large ones.
     chunk1, chunk2 = (_chunk(chunk_size, share * size) for share in (4 / 3, 4))
     same = x1 is x2  # then one half is the transpose of the other
     kernel = x1.new_empty(len(x1), len(x2), o, o)
     for a in _parts(0, len(x1), chunk1):
-        gradients1 = jacobian(weights, x1[a])
+        gradients1 = gradients(x1[a])
         if same:
-            kernel[a, a] = _of_gradients(gradients1, gradients1)
+            kernel[a, a] = _total(inner_products(gradients1, gradients1))
         for b in _parts(a.stop if same else 0, len(x2), chunk2):
-            kernel[a, b] = block = _of_gradients(gradients1, jacobian(weights, x2[b]))
+            kernel[a, b] = block = _total(inner_products(gradients1, gradients(x2[b])))
             if same:
                 kernel[b, a] = block.transpose(0, 1).mT
     return kernel
@@ -260,14 +267,3 @@ def _parts(start: int, stop: int, chunk: int) -> list[slice]:
     count = math.ceil((stop - start) / chunk)
     edges = [start + (stop - start) * c // count for c in range(count + 1)] if count else []
     return [slice(*edge) for edge in itertools.pairwise(edges)]
-
-
-def _of_gradients(gradients1: dict[str, Tensor], gradients2: dict[str, Tensor]) -> Tensor:
-    return _total(_inner_products(gradients1[name], gradients2[name]) for name in gradients1)
-
-
-def _inner_products(gradients1: Tensor, gradients2: Tensor) -> Tensor:
-    """Of gradients (n1, o, ...) and (n2, o, ...) of outputs in one parameter: shape (n1, n2, o, o)."""
-    flat1, flat2 = (g.reshape(g.shape[0] * g.shape[1], -1) for g in (gradients1, gradients2))
-    products = flat1 @ flat2.T
-    return products.view(*gradients1.shape[:2], *gradients2.shape[:2]).transpose(1, 2)
