@@ -88,6 +88,11 @@ def by_keyword(net, x):
     return functional.linear(input=x, weight=net.a.weight)
 
 
+def in_vain(net, x):
+    net.a(x)
+    return 0
+
+
 def unused():
     net = Net()
     net.c = nn.Linear(5, 5)
@@ -105,6 +110,7 @@ MODELS = {
     "not used": (unused, "a b"),
     "of a constant": (Constant, "a b"),
     "used twice": (lambda: Net(lambda net, x: net.a(x)), "b"),
+    "used twice, once in vain": (lambda: Net(in_vain), "b"),
     "used twice, once by name": (lambda: Net(by_keyword), "b"),
     "in another function": (lambda: Net(lambda net, x: net.a.weight.square().sum()), "b"),
     "transposed": (lambda: Net(lambda net, x: x @ net.a.weight.T), "b"),
