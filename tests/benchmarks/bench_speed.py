@@ -26,12 +26,24 @@ ROWS = {
 }
 ROWS["empirical, MLP"] = (
     11,
-    ["ntkutils, empirical", "structured derivatives", "vmap(jacrev)", "two backward passes"],
+    [
+        "ntkutils, empirical",
+        "structured derivatives",
+        "vmap(jacrev)",
+        "two backward passes",
+        "ntkutils, layers of torch",
+        "its matrix products",
+    ],
     MLP,
 )
 ROWS["empirical, CNN"] = (
     5,
-    ["ntkutils, CNN", "tutorial, contraction", "tutorial, vector products"],
+    [
+        "ntkutils, CNN",
+        "tutorial, contraction",
+        "tutorial, vector products",
+        "gradients in the convolutions",
+    ],
     CNN,
 )
 # how the cost grows: one row a setting, ours alone

@@ -4,6 +4,7 @@ A contestant is a name in ``CONTESTANTS``; its arguments are numbers, so that th
 """
 
 import ctypes
+import itertools
 import os
 import time
 from pathlib import Path
@@ -78,6 +79,15 @@ def ours_empirical(n, d, width, depth):
     return lambda: nu.empirical_ntk(model, x)
 
 
+def ours_of_any_module(n, d, width, depth):
+    """A network of these sizes from torch's own layers."""
+    sizes = [d] + depth * [width]
+    hidden = [layer for k in itertools.pairwise(sizes) for layer in (torch.nn.Linear(*k), torch.nn.ReLU())]
+    model = torch.nn.Sequential(*hidden, torch.nn.Linear(width, 1))
+    x = torch.from_numpy(inputs(n, d, "float32"))
+    return lambda: nu.empirical_ntk(model, x)
+
+
 def structured_derivatives(n, d, width, depth):
     import jax
     import neural_tangents as nt
@@ -89,6 +99,24 @@ def structured_derivatives(n, d, width, depth):
     structured = nt.NtkImplementation.STRUCTURED_DERIVATIVES
     kernel = jax.jit(nt.empirical_ntk_fn(apply, trace_axes=(), vmap_axes=0, implementation=structured))
     return lambda: kernel(x, None, weights).block_until_ready()
+
+
+def products_of_mlp(n, d, width, depth):
+    """The matrix products of the whole computation, and nothing else: forward, back, and of the points."""
+    model, x = network(d, width, depth), torch.from_numpy(inputs(n, d, "float32"))
+    layers = [w.detach() for w in model.w]
+
+    @torch.no_grad()
+    def call():
+        h = [x]
+        for w in layers:
+            h.append(h[-1] @ w.T)
+        delta = [h[-1]]
+        for w in layers[:0:-1]:
+            delta.append(delta[-1] @ w)
+        return [a @ a.T for a in h[:-1] + delta]
+
+    return call
 
 
 def single(model):
@@ -132,6 +160,15 @@ def two_backward_passes(n, d, width, depth):
     return lambda: nu.empirical_ntk_by_backward(model, x)
 
 
+def gradients_of_cnn(n, tests):
+    """The gradients in the weights of its convolutions, which nobody can do without; no kernel of them."""
+    model, *x = cnn(n, tests)
+    convolutions, rest = torch.nn.Sequential(*model[:5]), model[5:]
+    weights, f = single(convolutions)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda w, x: rest(f(w, x)[None]).squeeze(0)), (None, 0))
+    return lambda: [jacobian(weights, z) for z in x]
+
+
 def cnn(n, tests):
     """The network and the shapes of the tutorial."""
     torch.manual_seed(0)
@@ -151,9 +188,12 @@ CONTESTANTS = {
     "structured derivatives": structured_derivatives,
     "vmap(jacrev)": mlp_contraction,
     "two backward passes": two_backward_passes,
+    "ntkutils, layers of torch": ours_of_any_module,
+    "its matrix products": products_of_mlp,
     "ntkutils, CNN": lambda n, tests: (lambda of: lambda: nu.empirical_ntk(*of))(cnn(n, tests)),
     "tutorial, contraction": lambda n, tests: contraction(*cnn(n, tests)),
     "tutorial, vector products": lambda n, tests: vector_products(*cnn(n, tests)),
+    "gradients in the convolutions": gradients_of_cnn,
 }
 
 
