@@ -20,7 +20,7 @@ FACTORIES = [
     activations.monomial(3),
     activations.hermite(2),
     activations.hermite(5),
-    activations.polynomial([0.3, 1, -0.5, 0.2]),
+    activations.polynomial([0.3, 1, -0.5, 0.2, 0.1]),
     activations.sinusoid(2.0, 0.3),
     activations.rbf(0.3),
 ]
