@@ -76,16 +76,18 @@ class Constant(nn.Module):
 
 
 class Product(nn.Module):
-    def __init__(self):
+    """One's own layer, without a bias."""
+
+    def __init__(self, product):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(5, 5))
+        self.weight, self.product = nn.Parameter(torch.randn(5, 5)), product
 
     def forward(self, x):
-        return x @ self.weight
+        return self.product(x, self.weight)
 
 
 def by_keyword(net, x):
-    return functional.linear(input=x, weight=net.a.weight)
+    return functional.linear(x, weight=net.a.weight)
 
 
 def in_vain(net, x):
@@ -118,7 +120,8 @@ MODELS = {
     "tied": (tied, "b"),
     "computed": (lambda: Net(a=nn.utils.parametrizations.orthogonal(nn.Linear(5, 5))), "b"),
     "several positions": (Positions, "b"),
-    "no linear layer": (lambda: Net(a=Product()), "b"),
+    "one's own layer, linear": (lambda: Net(a=Product(functional.linear)), "a b"),
+    "one's own layer, a product": (lambda: Net(a=Product(torch.matmul)), "b"),
 }
 
 
