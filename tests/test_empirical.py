@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import ntkutils as nu
-from ntkutils import activations, oracles
+from ntkutils import activations, empirical, oracles
 from ntkutils.checks import compare
 
 LAYERS = "K = Σ_j <delta, delta~> (weight_std² <h, h~> + bias_std²)"
@@ -122,10 +122,83 @@ def test_an_mlp_in_chunks_equals_the_whole(outputs, copies, normal):
 
 def test_a_module_in_chunks_equals_the_whole(normal):
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()
+    # with two hidden layers the outputs' order matters: K_ab(x, x~) is not K_ba(x, x~)
+    hidden = [nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh()]
+    model = nn.Sequential(*hidden, nn.Linear(5, 3)).double()
     x1, x2 = normal(1, 7, 4), normal(2, 5, 4)
     for points in ((x1,), (x1, x2), (x2, x1)):
         whole = nu.empirical_ntk(model, *points)
         for chunk_size in (1, 3, 5):
             parts = nu.empirical_ntk(model, *points, chunk_size=chunk_size)
             assert (parts - whole).abs().max() < 1e-14 * whole.abs().max()
+
+
+@pytest.mark.parametrize("n1, n2", [(0, 3), (3, 0), (0, 0), (1, 3), (1, 1)])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_few_or_no_examples(n1, n2, outputs, normal):
+    torch.manual_seed(0)
+    x1, x2 = normal(0, n1, 5), normal(1, n2, 5)
+    for model in (mlp(out=outputs), nn.Linear(5, outputs).double()):
+        kernel = nu.empirical_ntk(model, x1, x2)
+        # nobody knows how many outputs a module has that is given nothing
+        one = outputs == 1 or (min(n1, n2) == 0 and not isinstance(model, nu.MLP))
+        assert kernel.shape == ((n1, n2) if one else (n1, n2, outputs, outputs))
+
+
+def test_examples_are_whatever_a_module_takes(normal):
+    """Numbers, one for each example, too; but no example by itself."""
+    model = nn.Sequential(nn.Unflatten(0, (-1, 1)), nn.Linear(1, 1)).double()
+    x = normal(0, 4)
+    assert torch.allclose(nu.empirical_ntk(model, x), x[:, None] * x + 1, rtol=1e-14)
+    with pytest.raises(ValueError, match=r"expected shapes \(n1, \.\.\.\)"):
+        nu.empirical_ntk(model, x[0])
+
+
+LINEAR = nn.Sequential(nn.Linear(5, 40))
+CONVOLUTION = nn.Sequential(nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 8, 3), nn.Flatten(), nn.Linear(24, 3))
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize(
+    "model, formed", [(LINEAR, 0), (CONVOLUTION, 8 * 4)], ids=["linear", "convolution"]
+)
+@pytest.mark.parametrize("examples", [1, 2, 4])
+def test_the_gradients_held_fit_into_what_is_stated(model, formed, examples, same, normal, monkeypatch):
+    """Two chunks' gradients at a time, one of them three times the other, fill it."""
+    d, o = model[-1].in_features, model[-1].out_features
+    numbers = o * (formed + 2 * o) + d  # an example's: formed ones, bias and delta; h
+    held, chunks = [], []
+    gradients_of = empirical.gradients_of
+
+    def measured(*arguments):
+        def gradients(x):
+            made = compute(x)
+            chunks.append(len(x))
+            held.append(sum(z.numel() for pair in made.values() for z in pair if z is not None))
+            return made
+
+        compute = gradients_of(*arguments)
+        return gradients
+
+    monkeypatch.setattr(empirical, "gradients_of", measured)
+    monkeypatch.setattr(empirical, "BYTES_A_CHUNK", 8 * numbers * 4 * examples + 1)
+    nu.empirical_ntk(model.double(), normal(0, 36, 5), None if same else normal(1, 36, 5))
+    assert (max(chunks), min(chunks)) == (3 * examples, examples)
+    assert (max(held), min(held)) == (3 * examples * numbers, examples * numbers)
+
+
+@pytest.mark.parametrize("copies", [None, 3])
+def test_an_mlp_in_chunks_that_fit(copies, normal, monkeypatch):
+    """h, slope and delta of every unit, for each output and copy: as many points as that allows."""
+    model = nu.MLP(4, 6, 2, 5, dtype=torch.float64, copies=copies)
+    numbers = (6 + 6 + 5) * (2 + 5) * (copies or 1)
+    lengths = []
+    terms = empirical._layer_terms
+    monkeypatch.setattr(
+        empirical, "_layer_terms", lambda m, x1, x2: lengths.append(len(x1)) or terms(m, x1, x2)
+    )
+    for points in (1, 3, 6, 7):
+        lengths.clear()
+        monkeypatch.setattr(empirical, "BYTES_A_CHUNK", 8 * numbers * points)
+        nu.empirical_ntk(model, normal(0, 6, 4))
+        assert max(lengths) == min(points, 6)
