@@ -1,5 +1,6 @@
 """Activations: each closed form against quadrature, which shares none of its algebra."""
 
+import functools
 import math
 
 import pytest
@@ -86,13 +87,23 @@ def test_what_is_equal_by_definition():
         (make.hermite(1), make.identity),
         (make.polynomial([-1.0, 0.0, 1.0]), make.hermite(2)),
         (make.polynomial([0, 0, 0, 1e90]), make.monomial(3)),
-        (make.sinusoid(1.0, 0.0), make.sin),
+        (make.polynomial([2.0]), make.monomial(0)),
+        (make.sinusoid(), make.sin),
+        (make.sinusoid(1.0, math.pi / 2), make.cos),
         (make.sinusoid(2.0**0.5, math.pi / 4), make.rbf()),
+        (make.sinusoid(0.6**0.5, math.pi / 4), make.rbf(0.3)),
+        (make.leaky_relu(), make.leaky_relu(0.01)),
     ]
     z = torch.linspace(-3, 3, 7, dtype=torch.float64)
     for a, b in pairs:
         assert torch.allclose(a(z), b(z), rtol=1e-14, atol=1e-14), (a.name, b.name)
-        assert torch.allclose(a.dual(*cov), b.dual(*cov), rtol=0, atol=1e-13), (a.name, b.name)
+        assert torch.allclose(a.derivative(z), b.derivative(z), rtol=1e-14, atol=1e-14), (a.name, b.name)
+        for method in ("dual", "dual_derivative"):
+            ours, theirs = (getattr(phi, method)(*cov) for phi in (a, b))
+            assert torch.allclose(ours, theirs, rtol=0, atol=1e-13), (a.name, b.name)
+    assert make.polynomial([0.0, -2.0])(z).equal(-z)
+    for name in ("rectified_monomial(0)", "rectified_monomial(1)", "leaky_relu(0.01)"):
+        assert eval(name, vars(make)).name == name
     for degree in (0, 30):  # the lowest and the highest
         a, b = make.polynomial([0] * degree + [1]), make.monomial(degree)
         assert torch.allclose(a(z), b(z), rtol=1e-14, atol=0)
@@ -100,6 +111,13 @@ def test_what_is_equal_by_definition():
     xi = torch.linspace(-1, 1, 9, dtype=torch.float64)
     for n in (0, 3, 30):
         assert (make.hermite(n).dual(xi) - xi**n).abs().max() < 1e-14
+
+
+def test_the_largest_parameters():
+    for alpha in (1e100, -1e100):
+        assert activations.leaky_relu(alpha).name == f"leaky_relu({alpha})"
+        with pytest.raises(ValueError, match="of at most"):
+            activations.leaky_relu(1.001 * alpha)
 
 
 def test_jumps_have_no_slope():
@@ -139,7 +157,7 @@ def test_a_layer_that_overflows_is_an_error():
     big = torch.tensor([1e4], dtype=torch.float64)
     with pytest.raises(OverflowError, match=r"exp: expected second moments that torch.float64 can hold"):
         activations.exp.dual(big, big, big)
-    with pytest.raises(OverflowError, match=r"standard deviation .* 100"):
+    with pytest.raises(OverflowError, match=r"standard deviation of the pre-activations of up to 100"):
         activations.exp.dual_derivative(big, big, big)
     one = torch.ones(1, dtype=torch.float64)
     for method in (activations.exp.dual, activations.exp.dual_derivative):
@@ -163,9 +181,29 @@ def test_any_function_by_quadrature():
     assert abs(step.dual(torch.zeros(1, dtype=torch.float64)).item() - tail) < 1e-14
 
 
+def test_a_function_that_is_not_to_be_normalised():
+    triple, half = from_function(lambda z: 3 * z, normalise=False), torch.tensor([0.5], dtype=torch.float64)
+    assert (triple(half).item(), triple.derivative(half).item()) == (1.5, 3)
+    assert triple.dual(half).item() == pytest.approx(4.5, rel=1e-14)
+    assert triple.dual_derivative(half).item() == pytest.approx(9, rel=1e-14)
+
+
 def test_an_unnamed_kink_is_an_error_not_a_wrong_number():
-    with pytest.raises(QuadratureError, match="Name every kink"):
-        from_function(lambda z: (z - 0.3).abs(), name="shifted").dual(torch.tensor([0.5]).double())
+    half = torch.tensor([0.5], dtype=torch.float64)
+
+    def jumping(z):
+        return (z > 0.3).to(z)
+
+    for name in (None, "jumping"):
+        with pytest.raises(QuadratureError, match=r"E\[jumping\(u\) jumping\(v\)\]: .* Name every kink"):
+            from_function(jumping, name=name).dual(half)
+    bent = from_function(lambda z: (z - 0.3).abs(), kinks=(0.3,), name="bent")
+    assert bent.name == "bent" and bent.dual(half).item() < 1
+    with pytest.raises(QuadratureError, match=r"E\[f'\(u\) f'\(v\)\]: .* Name every kink"):
+        from_function(torch.sin, jumping, name="f").dual_derivative(half)
+    # an object that is called, without a name of its own
+    with pytest.raises(QuadratureError, match=r"E\[function\(u\)"):
+        from_function(functools.partial(jumping)).dual(half)
     with pytest.raises(QuadratureError, match="no finite dual"):
         from_function(lambda z: torch.exp(z**2 / 4), name="explosive")
     with pytest.raises(ValueError, match="0 everywhere"):

@@ -5,6 +5,9 @@ from delivery import delivered
 
 AS_YOU_TYPE = "<script>DOCUMENTATION_OPTIONS.search_as_you_type = %s;</script>"
 SEARCH = '\n<script src="../_static/searchtools.js"></script>\n<script src="../searchindex.js"></script>'
+OUTPUT = '<div class="output text_plain notranslate"><div class="highlight"><pre><span></span>'
+PRE = OUTPUT + "%s\n</pre></div>\n</div>\n"
+CELL = '<div class="cell_output docutils container">\n%s</div>\n'
 FORMULA = '<span class="math notranslate nohighlight">\\(x\\)</span>'
 
 
@@ -25,6 +28,9 @@ FORMULA = '<span class="math notranslate nohighlight">\\(x\\)</span>'
         ('<td><img src="_static/minus.png" class="toggler" id="toggle-1" alt="-" /></td>', "<td></td>"),
         ('<div role="list" class="citation-list">', '<div class="citation-list">'),
         ('<div class="citation" role="doc-biblioentry">', '<div class="citation">'),
+        (CELL % (PRE % "widths: done"), ""),
+        (CELL % (PRE % "widths: done" + PRE % "1.0"), CELL % (PRE % "1.0")),
+        (CELL % (PRE % "two lines\nwidths: done"), CELL % (PRE % "two lines\nwidths: done")),
         (f"{FORMULA}, and", f'<span class="math-end">{FORMULA},</span> and'),
         (f"{FORMULA} and", f"{FORMULA} and"),
     ],

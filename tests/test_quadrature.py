@@ -63,6 +63,16 @@ def test_tails_that_are_cut_off_are_an_error():
         expectation(lambda z: torch.exp(z**2 / 5), covariance(1.0, 1.0, 1.0))
 
 
+@pytest.mark.parametrize("frequency", [5, 20, 80])
+def test_fast_oscillations_have_narrower_panels(frequency):
+    """E[(sin(wu) + u)(sin(wv) + v)] = E[uv] + 2 E[v sin(wu)] + E[sin(wu) sin(wv)]."""
+    w, xi = frequency, 0.5
+    expected = xi + 2 * xi * w * math.exp(-(w**2) / 2)
+    expected += (math.exp(-(w**2) * (1 - xi)) - math.exp(-(w**2) * (1 + xi))) / 2
+    got = expectation(lambda z: torch.sin(w * z) + z, covariance(1.0, 1.0, xi)).item()
+    assert abs(got - expected) < 1e-14
+
+
 @pytest.mark.parametrize("size", [1e-8, 1.0, 1e8])
 def test_the_tolerance_goes_with_the_function(size):
     Lambda = covariance(1.0, 1.0, 0.5)
