@@ -36,6 +36,13 @@ FOLDS = re.compile(r'<img [^>]*class="toggler"[^>]*>')
 # A signature with a line an argument is a list of descriptions without terms.
 SIGNATURE_LINES = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
 
+# What a progress bar leaves in a notebook, so that its outputs are the same each time: no news to a reader.
+DONE = re.compile(
+    r'<div class="output text_plain[^"]*"><div class="highlight"><pre><span></span>'
+    r"[^<\n]*: done\n</pre></div>\n</div>\n?"
+)
+NOTHING = re.compile(r'<div class="cell_output docutils container">\s*</div>\n?')
+
 # A browser may end a line between a formula and the comma after it.
 END_OF_FORMULA = re.compile(
     r'(?<!<span class="math-end">)(<span class="math notranslate nohighlight">[^<]*</span>)'
@@ -63,6 +70,7 @@ def delivered(html):
     html = ARROW.sub(named, html)
     html = FOLDS.sub("", html)
     html = SIGNATURE_LINES.sub(lines_of, html)
+    html = NOTHING.sub("", DONE.sub("", html))
     html = END_OF_FORMULA.sub(r'<span class="math-end">\1\2</span>', html)
     # docutils marks references with a role that is no longer one, in a list that has no items
     html = html.replace('<div role="list" class="citation-list">', '<div class="citation-list">')

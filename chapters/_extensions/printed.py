@@ -73,7 +73,7 @@ READ_AS = {
 NOT_PARSED = {
     "eq-remainder": "holds up to a term of higher order, and has a Hessian",
     "eq-layers": "a sum of inner products of vectors",
-    "eq-rate": "an absolute value of one component; its factor is parsed in eq-modes",
+    "eq-rate": "an absolute value of one component; its factor is parsed where the modes are",
     "eq-minimum-norm": "a vector of weights",
     "eq-distance": "a quadratic form that is no function of ntkutils",
     "eq-singular": "has a pseudo-inverse",
@@ -101,7 +101,7 @@ NOT_PARSED = {
     "eq-quarter": "an expansion with a number that is known by computation only",
     "eq-chaos": "an expansion with numbers that are known by computation only",
     "eq-order": "a limit",
-    "eq-condition": "of eigenvalues of a matrix",
+    "eq-condition": "a ratio of eigenvalues of a matrix",
     "eq-depth-width": "a sum of any length",
     "eq-small-ratio": "holds to first order",
     "eq-hessian": "has the second derivative of any activation",
@@ -132,5 +132,5 @@ NOT_PARSED = {
     "eq-corners": "coefficients of expansions at the ends",
     "eq-cg": "an inequality",
     "eq-nystroem": "an inequality",
-    "eq-timetable": "a ratio that is measured; its factor is parsed in eq-modes",
+    "eq-timetable": "a ratio that is measured; its factor is parsed where the modes are",
 }

@@ -42,7 +42,7 @@ def cluster(
     import it. ``client.dashboard_link`` is where to watch the work; in a terminal it is printed.
 
     Args:
-        address: of a running scheduler, such as "tcp://10.0.0.1:8786" (``dask scheduler`` prints it); its
+        address: of a running scheduler, such as ``tcp://10.0.0.1:8786`` (``dask scheduler`` prints it); its
             workers need the same packages. A cluster on this machine if not given.
         workers: how many to start on this machine; one for each processor if not given.
         memory_limit: of each of them, in bytes or as "2 GB"; a share of this machine's if not given.
