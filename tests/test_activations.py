@@ -146,6 +146,8 @@ def test_jumps_have_no_slope():
         ("sinusoid", 0.0, ValueError, "frequency: expected a number other than 0"),
         ("rbf", 0, ValueError, "gamma: expected a finite positive number"),
         ("rbf", None, TypeError, "gamma: expected a real number"),
+        ("get", "xyzzy", ValueError, "expected one of abs, .*, got 'xyzzy'$"),
+        ("get", 3, TypeError, "expected a name or an Activation"),
     ],
 )
 def test_bad_parameters_are_named(make, argument, error, words):
