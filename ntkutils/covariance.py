@@ -177,6 +177,8 @@ def _scaled(x: Tensor, norm: Tensor) -> Tensor:
 
 def _sin2(x: Tensor, y: Tensor, sign: Tensor) -> Tensor:
     """sin² of the angles between rows of x and y, nearly parallel (sign 1) or opposite (-1)."""
+    if x.shape[1] == 1:  # on a line, all are parallel or opposite; what follows would leave eps⁴
+        return torch.zeros_like(x[:, 0])
     ratio = sign[:, None] * torch.linalg.vector_norm(x, dim=1, keepdim=True)
     ratio = ratio / torch.linalg.vector_norm(y, dim=1, keepdim=True)
     near = ratio * y
