@@ -175,6 +175,31 @@ def printed(page):
     return pypdf.PdfReader(TARGET)
 
 
+def entries(node):
+    """The entries of a PDF's outline, from this one on, as dictionaries."""
+    while node is not None:
+        node = node.get_object()
+        yield node
+        yield from entries(node.get("/First"))
+        node = node.get("/Next")
+
+
+def with_names(headings):
+    """Name the entries of TARGET's outline after the headings; returns a reader of it.
+
+    Chromium takes them from its lines: without a space between two, and twice where a heading moves to
+    the next page.
+    """
+    writer = pypdf.PdfWriter(TARGET, incremental=True)  # the rest stays as Chromium made it
+    outline = list(entries(writer.root_object["/Outlines"]["/First"]))
+    if len(outline) != len(headings):
+        sys.exit(f"The outline has {len(outline)} entries for {len(headings)} headings.")
+    for entry, heading in zip(outline, headings, strict=True):
+        entry[pypdf.generic.NameObject("/Title")] = pypdf.generic.TextStringObject(heading)
+    writer.write(TARGET)
+    return pypdf.PdfReader(TARGET)
+
+
 def make():
     """Print twice; returns a reader of the PDF."""
     with sync_playwright() as playwright:
@@ -194,9 +219,13 @@ def make():
                 place => { place.textContent = numbers[place.dataset.pageOf] })""",
             numbers,
         )
-        reader = printed(page)
+        printed(page)
+        headings = page.evaluate(
+            """[...document.querySelectorAll("h1, h2, h3, h4, h5, h6")].map(
+                heading => heading.innerText.replace(/\\s+/g, " ").trim())"""
+        )
         browser.close()
-    return reader
+    return with_names(headings)
 
 
 def main():

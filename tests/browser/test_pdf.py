@@ -43,14 +43,18 @@ def test_all_pages_of_the_contents_are_listed(pdf):
     assert set(listed) == built
 
 
-def test_outline_names_the_pages(printed):
+def test_outline_names_the_pages(pdf, printed):
     def names(entries):
         for entry in entries:
             yield from names(entry) if isinstance(entry, list) else [entry.title]
 
     found = list(names(printed.outline))
     for title in ("Contents", "Notation", "Bibliography"):
-        assert title in found, found
+        assert found.count(title) == 1, found
+    soup = pdf.BeautifulSoup((pdf.SITE / SHORT[1]).read_text(), "html.parser")
+    for heading in soup.select("article :is(h1, h2)"):
+        words = " ".join(heading.find_all(string=True, recursive=False)).strip()
+        assert any(words in title for title in found), (words, found)
 
 
 def test_contents_tell_the_right_pages(printed):
