@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from . import _validation as check_that
-from .linear_layers import gradients_of, inner_products, linear_weights
+from .linear_layers import gradients_of, inner_products, survey
 from .mlp import MLP
 
 BYTES_A_CHUNK = 2**28  # what the gradients of one chunk of examples may take: 256 MiB
@@ -240,9 +240,7 @@ def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | No
     outputs, weights = function_of_weights(model)
     if not len(x1):
         return x1.new_empty(0, len(x2), 1, 1)
-    with torch.no_grad():
-        o = outputs(weights, x1[0]).numel()
-    linear = linear_weights(outputs, weights, x1[0])
+    o, linear = survey(outputs, weights, x1[0])
     gradients = gradients_of(outputs, weights, linear)
     # delta and h of a linear layer W, of shape (k, d), in place of its gradient
     numbers = sum(o * len(w) + w.shape[1] if n in linear else o * w.numel() for n, w in weights.items())

@@ -40,15 +40,19 @@ class _Linear(TorchFunctionMode):
         return out
 
 
-def linear_weights(outputs: Outputs, weights: dict[str, Tensor], x: Tensor) -> set[str]:
-    """Return the names of the weights W that an example meets once, in the layer Wh + b of a vector h."""
+def survey(outputs: Outputs, weights: dict[str, Tensor], x: Tensor) -> tuple[int, set[str]]:
+    """Return how many outputs an example has, and the names of its linear weights.
+
+    These are the W that it meets once, in the layer Wh + b of a vector h.
+    """
     if torch._C._are_functorch_transforms_active():  # an outer transform's tensors show no graph
-        return set()
+        with torch.no_grad():
+            return outputs(weights, x).numel(), set()
     leaves = {name: w.detach().requires_grad_() for name, w in weights.items()}
     with torch.enable_grad(), _Linear(leaves, {}) as calls:
         out = outputs(leaves, x)
     uses = _uses(out)
-    return {
+    return out.numel(), {
         name
         for name, [h, *others] in calls.given.items()
         if not others and uses[id(w := leaves[name])] == 1 and w.ndim == 2 and h.numel() == w.shape[1]

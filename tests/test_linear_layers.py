@@ -8,7 +8,7 @@ from torch.nn import functional
 import ntkutils as nu
 from ntkutils import empirical, linear_layers
 from ntkutils.checks import compare
-from ntkutils.linear_layers import linear_weights
+from ntkutils.linear_layers import survey
 
 OUTER = "<delta h^T, delta~ h~^T> = <delta, delta~> <h, h~>"
 
@@ -132,7 +132,7 @@ def test_any_module(name, normal):
     model = make().double()
     x1, x2 = normal(0, 6, 5), normal(1, 4, 5)
     outputs, weights = empirical.function_of_weights(model)
-    assert linear_weights(outputs, weights, x1[0]) == {f"{layer}.weight" for layer in expected.split()}
+    assert survey(outputs, weights, x1[0]) == (2, {f"{layer}.weight" for layer in expected.split()})
     kernel = nu.empirical_ntk(model, x1, x2, chunk_size=3)
     # all gradients formed, and the products summed
     jacobian = torch.func.vmap(torch.func.jacrev(outputs), (None, 0))
@@ -143,7 +143,7 @@ def test_any_module(name, normal):
 
 def test_what_has_no_gradient(normal):
     weights = dict(nn.Linear(5, 2).double().named_parameters())
-    assert linear_weights(lambda weights, x: x, weights, normal(0, 5)) == set()
+    assert survey(lambda weights, x: x, weights, normal(0, 5)) == (5, set())
 
 
 def test_its_gradient_in_the_points(normal):

@@ -1,10 +1,10 @@
 // The keyboard reaches what scrolls. The theme sees to that when a page is loaded or its window changes;
-// what was folded then had no size. A table fades where it goes on (book.css).
+// what was folded then had no size. A table fades where it goes on, as formulas do (book.css).
 
 const TABLE = ".pst-scrollable-table-container";
 
 function fade(box) {
-  box.classList.toggle("goes-on", box.scrollWidth - box.clientWidth - box.scrollLeft > 1);
+  box.classList.toggle("wide-after", box.scrollWidth - box.clientWidth - box.scrollLeft > 1);
 }
 
 const boxes = new ResizeObserver((entries) => {
