@@ -25,7 +25,7 @@ from torch import Tensor
 from . import _validation as check_that
 from . import closed_forms
 from .covariance import Covariance
-from .quadrature import expectation
+from .smooth_duals import Smooth, slope_of
 
 PI = math.pi
 LARGEST, HIGHEST_DEGREE = 1e100, 30  # of parameters, so that their squares and factorials are finite
@@ -471,23 +471,12 @@ def from_function(
         True
     """
     called = name or str(getattr(function, "__name__", "function"))
-
-    def slope(z: Tensor) -> Tensor:
-        result: Tensor = torch.func.jvp(function, (z,), (torch.ones_like(z),))[1]
-        return result
-
-    def moments(Lambda: Covariance) -> Covariance:
-        def of(pairs: Covariance) -> Tensor:
-            return expectation(function, pairs, kinks, called)
-
-        one, two = (Covariance(sd, sd, torch.ones_like(sd), 0 * sd) for sd in (Lambda.sd1, Lambda.sd2))
-        return Covariance.of_moments(of(Lambda), of(one), of(two))
-
-    def derivative_moments(Lambda: Covariance) -> Tensor:
-        return expectation(derivative or slope, Lambda, kinks, f"{called}'")
-
+    value, slope = function, derivative or slope_of(function)
     norm = None if normalise else 1.0
-    return _normalised(called, function, derivative or slope, moments, derivative_moments, norm)
+    if not kinks:
+        f = Smooth(value, called, derivative)
+        return _normalised(called, value, slope, f.moments, f.slope_moments, norm)
+    raise NotImplementedError
 
 
 _NAMED = (

@@ -40,7 +40,7 @@ class QuadratureError(ValueError):
 
 
 @cache
-def _legendre(order: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def legendre(order: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     nodes, weights = np.polynomial.legendre.leggauss(order)
     return nodes, weights
 
@@ -51,7 +51,7 @@ def _panels(cuts: Tensor, order: int, reach: float, width: float) -> tuple[Tenso
     cuts = torch.cat([cuts.clamp(-reach, reach), regular.expand(len(cuts), -1)], dim=1)
     edges = cuts.sort(dim=1).values
     middle, half = (edges[:, 1:] + edges[:, :-1]) / 2, (edges[:, 1:] - edges[:, :-1]) / 2
-    t, w = (torch.as_tensor(z, dtype=cuts.dtype, device=cuts.device) for z in _legendre(order))
+    t, w = (torch.as_tensor(z, dtype=cuts.dtype, device=cuts.device) for z in legendre(order))
     nodes = (middle[..., None] + half[..., None] * t).flatten(1)
     weights = (half[..., None] * w).flatten(1)
     return nodes, weights * torch.exp(-(nodes**2) / 2) / (2 * torch.pi) ** 0.5
