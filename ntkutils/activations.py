@@ -25,6 +25,7 @@ from torch import Tensor
 from . import _validation as check_that
 from . import closed_forms
 from .covariance import Covariance
+from .quadrature import Kinked
 from .smooth_duals import Smooth, slope_of
 
 PI = math.pi
@@ -473,10 +474,8 @@ def from_function(
     called = name or str(getattr(function, "__name__", "function"))
     value, slope = function, derivative or slope_of(function)
     norm = None if normalise else 1.0
-    if not kinks:
-        f = Smooth(value, called, derivative)
-        return _normalised(called, value, slope, f.moments, f.slope_moments, norm)
-    raise NotImplementedError
+    f = Kinked(value, called, slope, kinks) if len(kinks) else Smooth(value, called, derivative)
+    return _normalised(called, value, slope, f.moments, f.slope_moments, norm)
 
 
 _NAMED = (

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from .covariance import Covariance
-from .quadrature import QuadratureError, legendre
+from .quadrature import QuadratureError, legendre, one_by_one
 
 ORDER = 20  # nodes of a panel
 RESOLVED = 3e-13  # of E[f(sz)²]^(1/2): what a panel, an interpolation, a series may leave out
@@ -540,7 +540,7 @@ class _Plane(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], f: Smooth, g: Smooth, *of: Tensor) -> tuple[Tensor, int]:
-        return _one_by_one(lambda *z: plane(f, g, *z), info, in_dims[2:], of)
+        return one_by_one(lambda *z: plane(f, g, *z), info, in_dims[2:], of)
 
 
 class _Line(torch.autograd.Function):
@@ -572,18 +572,7 @@ class _Line(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], f: Smooth, g: Smooth, *of: Tensor) -> tuple[Tensor, int]:
-        return _one_by_one(lambda sd: on_line(f, g, sd), info, in_dims[2:], of)
-
-
-def _one_by_one(
-    function: Callable[..., Tensor], info: Any, in_dims: tuple[int | None, ...], of: tuple[Tensor, ...]
-) -> tuple[Tensor, int]:
-    rows = []
-    for i in range(info.batch_size):
-        rows.append(
-            function(*(z if d is None else z.select(d, i) for z, d in zip(of, in_dims, strict=True)))
-        )
-    return torch.stack(rows), 0
+        return one_by_one(lambda sd: on_line(f, g, sd), info, in_dims[2:], of)
 
 
 def plane(f: Smooth, g: Smooth, sd1: Tensor, sd2: Tensor, xi: Tensor, sin2: Tensor) -> Tensor:
