@@ -459,11 +459,11 @@ def from_function(
     Expectations are had to 1e-10 of the root of E[phi(u)²] E[phi(v)²] (of slopes likewise), or there is an
     error. What it costs:
 
-    - A smooth function (no ``kinks``) is integrated once for each scale, not for each pair of points: at most
-      some seconds for standard deviations from 1e-3 to 1e3, then about as long as the closed form of GELU.
-    - With kinks that is so where the points have few distinct norms, or where the function is homogeneous as
-      ReLU is. Otherwise every pair of points has its own quadrature in the plane, in bounded memory and some
-      milliseconds each.
+    - A smooth function (no ``kinks``) is integrated once for a few scales, not for each pair: some
+      seconds for standard deviations from 1e-3 to 1e3, less otherwise.
+    - With kinks that is so where the points have few distinct norms, or where the function is homogeneous
+      as ReLU is. Otherwise every pair of points has its own quadrature in the plane, in bounded memory and
+      some ten milliseconds each.
 
     Kernels can be differentiated in both modes, to any order for a smooth function; with kinks once, at the
     price of a quadrature for every pair.
@@ -517,7 +517,7 @@ def _probes(kinks: Sequence[float]) -> Tensor:
 
 
 def _require_elementwise(function: Callable[[Tensor], Tensor], name: str, kinks: Sequence[float]) -> bool:
-    """Raise unless it is a deterministic elementwise function; return whether it writes into its argument."""
+    """Raise unless it is elementwise and deterministic; return whether it writes into its argument."""
     z = _probes(kinks)
     z = z[: len(z) // 2 * 2]
     given = z.clone()
@@ -535,22 +535,29 @@ def _require_elementwise(function: Callable[[Tensor], Tensor], name: str, kinks:
         )
     if value.shape != z.shape:
         raise ValueError(
-            f"function: expected an elementwise function, got {name}, which makes shape {tuple(value.shape)} "
-            f"of shape {tuple(z.shape)}"
+            f"function: expected an elementwise function, got {name}, which makes shape "
+            f"{tuple(value.shape)} of shape {tuple(z.shape)}"
         )
     if value.dtype != z.dtype:
         raise TypeError(
-            f"function: expected float64 from float64, as expectations are computed in it, got {value.dtype} "
-            f"from {name}"
+            f"function: expected float64 from float64, as expectations are computed in it, got "
+            f"{value.dtype} from {name}"
         )
     value = value.detach().clone()
     if value.isnan().any():
-        raise ValueError(f"function: expected numbers, got NaN from {name} at {z[value.isnan()][0].item():.6g}")
+        raise ValueError(
+            f"function: expected numbers, got NaN from {name} at {z[value.isnan()][0].item():.6g}"
+        )
     with torch.no_grad():
         shuffled = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))
         again, other = function(z.clone()), function(z[shuffled].view(2, -1)).flatten()
-    for found, why in ((again, "that is the same at each call"), (other[shuffled.argsort()], "elementwise")):
-        if not torch.allclose(found, value, rtol=1e-12, atol=1e-14 * value.abs().max().item(), equal_nan=True):
+    for found, why in (
+        (again, "that is the same at each call"),
+        (other[shuffled.argsort()], "elementwise"),
+    ):
+        if not torch.allclose(
+            found, value, rtol=1e-12, atol=1e-14 * value.abs().max().item(), equal_nan=True
+        ):
             raise ValueError(f"function: expected a function {why}, got {name}, which is not")
     return not torch.equal(given, z)
 
@@ -565,9 +572,9 @@ def _require_derivative(
     with torch.no_grad():
         given = derivative(z.clone())
         h = 1e-5
-        numerical = (8 * (function(z + h) - function(z - h)) - (function(z + 2 * h) - function(z - 2 * h))) / (
-            12 * h
-        )
+        numerical = (
+            8 * (function(z + h) - function(z - h)) - (function(z + 2 * h) - function(z - 2 * h))
+        ) / (12 * h)
     if given.shape != z.shape or not torch.allclose(given, numerical, rtol=1e-5, atol=1e-5):
         worst = int((given - numerical).abs().argmax()) if given.shape == z.shape else 0
         raise ValueError(
@@ -619,7 +626,7 @@ def get(activation: object) -> Activation:
     """Return the activation of that name, the activation itself, or that of a function or module of torch.
 
     torch's elementwise functions and modules (``torch.tanh``, ``nn.functional.softplus``, ``nn.GELU()``,
-    ``nn.LeakyReLU(0.2)``, ...) become the closed form of the same function where there is one, and otherwise
+    ``nn.LeakyReLU(0.2)``, ...) become the closed form of the same function where there is one, else
     what :func:`from_function` makes of them with their kinks; some of them have a name too ("tanh",
     "softplus", "silu", "mish", ...). Like all activations here they are normalised, so ``nn.ReLU()`` is
     sqrt(2)·ReLU, and they never write into their argument. softplus has no threshold, from where on torch
@@ -646,7 +653,8 @@ def get(activation: object) -> Activation:
         kind = f"{type(activation).__name__}"
         hint = torch_activations.elsewhere(activation)
         raise TypeError(
-            f"activation: expected a name, an Activation (from_function makes one of any elementwise function) "
+            f"activation: expected a name, an Activation (from_function makes one of any elementwise "
+            f"function) "
             f"or a function or module of torch, got {kind}{hint}"
         )
     if activation in BY_NAME:

@@ -9,8 +9,8 @@ Gauss–Legendre converges faster than any power of its order, for :math:`\xi` n
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ class QuadratureError(ValueError):
 
 @cache
 def legendre(order: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gauss-Legendre's nodes and weights on [-1, 1]."""
     nodes, weights = np.polynomial.legendre.leggauss(order)
     return nodes, weights
 
@@ -126,11 +127,13 @@ def _settled(
     allowed: Callable[[Tensor], Tensor],
     explain: Callable[[float, float, float, float, float], str],
 ) -> Tensor:
-    """Expectations on which two quadratures agree to what is ``allowed``; QuadratureError if they do not."""
+    """Expectations on which two quadratures agree as ``allowed``; QuadratureError if they do not."""
     values, todo = None, torch.arange(len(pairs[0]))
     for width in WIDTHS:
         here = [z[todo] for z in pairs]
-        fine, coarse = (_integrate(combine, here, kinks, setting, width, reach) for setting in (FINE, COARSE))
+        fine, coarse = (
+            _integrate(combine, here, kinks, setting, width, reach) for setting in (FINE, COARSE)
+        )
         if values is None:
             values = fine.clone()
         values[todo] = fine
@@ -194,7 +197,8 @@ class Kinked:
         kinks: Sequence[float] = (),
     ) -> None:
         self.function, self.name, self._slope = function, name, slope
-        self.kinks = torch.tensor(list(kinks), dtype=torch.float64)
+        with torch.inference_mode(False):
+            self.kinks = torch.tensor(list(kinks), dtype=torch.float64)
         self._angular: dict[tuple[float, float, bool], _Angular | None] = {}
 
     @cached_property
@@ -212,7 +216,9 @@ class Kinked:
         z = torch.tensor([-7.3, -1.9, -0.6, -0.02, 0.03, 0.4, 1.1, 5.7], dtype=torch.float64)
         for d in range(4):
             scaled = [(self(a * z) - a**d * self(z)).abs() for a in (2.0, 0.3, 41.0)]
-            if all((s <= 4e-16 * a**d * self(z).abs()).all() for s, a in zip(scaled, (2, 0.3, 41), strict=True)):
+            if all(
+                (s <= 4e-16 * a**d * self(z).abs()).all() for s, a in zip(scaled, (2, 0.3, 41), strict=True)
+            ):
                 return d
         return None
 
@@ -220,7 +226,9 @@ class Kinked:
         """The values; automatic differentiation follows where it is switched on."""
         values = self.function(t)
         if values.isnan().any():
-            raise QuadratureError(f"{self.name}: expected numbers, got NaN at z = {t[values.isnan()][0]:.6g}")
+            raise QuadratureError(
+                f"{self.name}: expected numbers, got NaN at z = {t[values.isnan()][0]:.6g}"
+            )
         return values
 
     # --- over one variable
@@ -242,7 +250,8 @@ class Kinked:
 
     def _endless(self, sd: float) -> str:
         return (
-            f"E[{self.name}(u)²]: got an integrand that does not end within {FARTHEST} standard deviations, "
+            f"E[{self.name}(u)²]: got an integrand that does not end within {FARTHEST} standard "
+            f"deviations, "
             f"at one of {sd:.6g}; a function that grows like exp(z²/4) or faster has no finite dual"
         )
 
@@ -329,12 +338,14 @@ class Kinked:
                     return self._correlations(pairs, (n1, n2), reach)
                 return self.of_pairs(pairs, n1 * n2)[:, None]
 
-            made = _Angular.make(values, correlations, 1.0 if correlations else (norms[0] * norms[1]).item())
+            made = _Angular.make(
+                values, correlations, 1.0 if correlations else (norms[0] * norms[1]).item()
+            )
             self._angular = {**dict(list(self._angular.items())[-63:]), key: made}
         return self._angular[key]
 
     def unfollowed(self, correlations: bool, sd1: Tensor, sd2: Tensor, xi: Tensor, sin2: Tensor) -> Tensor:
-        """E[f(u) f(v)], or 1 ∓ its correlation; all pairs by the shortest road, shape (1 or 2, *xi.shape)."""
+        """E[f(u) f(v)], or 1 ∓ its correlation, of all pairs: shape (1 or 2, *xi.shape)."""
         s1, s2, xi64, sin2 = (z.double() for z in (sd1, sd2, xi, sin2))
         n1, n2 = self.norms(s1), self.norms(s2)
         if correlations:
@@ -345,19 +356,19 @@ class Kinked:
         todo = ((sin2 > 0) | (xi64 <= 0) | (s1 != s2)) & (n1 > 0) & (n2 > 0)
         if correlations:
             result[:, ((n1 == 0) | (n2 == 0)).broadcast_to(xi64.shape)] = 1.0
-        places = todo.nonzero(as_tuple=True)
-        if len(places[0]) == 0:
+        places = todo.broadcast_to(xi64.shape)
+        if not places.any():
             return result
-        shape = xi64.shape
-        flat = [z.broadcast_to(shape)[places] for z in (s1, s2, xi64, sin2, n1, n2)]
+        flat = [z.broadcast_to(xi64.shape)[places] for z in (s1, s2, xi64, sin2, n1, n2)]
         factor = torch.ones((), dtype=torch.float64)
-        if self.degree is not None:
+        if self.degree is not None and (self.degree > 0 or min(flat[0].min(), flat[1].min()) > 0):
             factor = (flat[0] * flat[1]) ** self.degree
             flat[:2] = torch.ones_like(xi64[places]), torch.ones_like(xi64[places])
             unit = self.norms(flat[0][:1])
             flat[4:] = unit.expand_as(flat[0]), unit.expand_as(flat[0])
         values = self._all_roads(correlations, flat)
-        result[:, *places] = values if correlations else values * factor
+        for row, value in zip(result, values if correlations else values * factor, strict=True):
+            row[places] = value
         return result
 
     def _all_roads(self, correlations: bool, flat: list[Tensor]) -> Tensor:
@@ -369,7 +380,7 @@ class Kinked:
         if distinct.shape[1] <= MOST_SCALE_PAIRS and len(xi) >= FEWEST_PAIRS * distinct.shape[1] ** 0.5:
             theta = torch.atan2(sin2.sqrt(), xi)
             for k in range(distinct.shape[1]):
-                made = self._by_angle(*distinct[:, k].tolist(), correlations)
+                made = self._by_angle(distinct[0, k].item(), distinct[1, k].item(), correlations)
                 if made is not None:
                     here = which == k
                     result[:, here] = made(theta[here])
@@ -387,15 +398,14 @@ class Kinked:
 
     def moments(self, Lambda: Covariance) -> Covariance:
         """The covariance of (f(u), f(v))."""
-        sd1, sd2 = (_Norm.apply(self, sd) for sd in (Lambda.sd1, Lambda.sd2))
-        minus, plus = _Pairs.apply(self, True, Lambda.sd1, Lambda.sd2, Lambda.xi, Lambda.sin2)
+        sd1, sd2 = (applied(_Norm, self, sd) for sd in (Lambda.sd1, Lambda.sd2))
+        minus, plus = applied(_Pairs, self, True, Lambda.sd1, Lambda.sd2, Lambda.xi, Lambda.sin2)
         xi = torch.where(minus < 1, 1 - minus, plus - 1)
         return Covariance(sd1, sd2, xi, minus * plus, minus)
 
     def slope_moments(self, Lambda: Covariance) -> Tensor:
         """E[f'(u) f'(v)]."""
-        result: Tensor = _Pairs.apply(self.slope, False, Lambda.sd1, Lambda.sd2, Lambda.xi, Lambda.sin2)[0]
-        return result
+        return applied(_Pairs, self.slope, False, Lambda.sd1, Lambda.sd2, Lambda.xi, Lambda.sin2)[0]
 
     # --- derivatives: the cuts move with the kinks, so that differentiating the quadrature is right
 
@@ -445,11 +455,15 @@ class _Angular:
 
     @classmethod
     def make(cls, values: Callable[[Tensor], Tensor], correlations: bool, size: float) -> "_Angular | None":
-        """Of values (angles, k); of 1 ∓ a correlation what is left after its end, over the distance to it."""
+        """Of values (angles, k); of 1 ∓ a correlation what its end leaves, over the distance to it."""
         if size == 0:
             return None
-        ends = values(torch.tensor([0.0, math.pi], dtype=torch.float64)).diagonal() if correlations else None
-        probes = torch.tensor([-0.995, -0.93, -0.71, -0.3, 0.02, 0.37, 0.66, 0.9, 0.993], dtype=torch.float64)
+        ends = (
+            values(torch.tensor([0.0, math.pi], dtype=torch.float64)).diagonal() if correlations else None
+        )
+        probes = torch.tensor(
+            [-0.995, -0.93, -0.71, -0.3, 0.02, 0.37, 0.66, 0.9, 0.993], dtype=torch.float64
+        )
         for count in (32, 80, 200):
             for delta in (1.0, 0.03, 1e-3):
                 made = cls(torch.empty(0), delta, ends, size)
@@ -488,6 +502,12 @@ def _polynomials(count: int, y: Tensor) -> Tensor:
     return torch.cos(torch.arccos(y)[:, None] * torch.arange(count, dtype=torch.float64))
 
 
+def applied(function: type[torch.autograd.Function], *of: Any) -> Tensor:
+    """function.apply(*of), which torch has not typed."""
+    result: Tensor = function.apply(*of)
+    return result
+
+
 class _Last(torch.autograd.Function):
     """compute(*of), a derivative that has none itself."""
 
@@ -502,8 +522,10 @@ class _Last(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         raise NotImplementedError(
-            "from_function with kinks: expected first derivatives only, got a second; the kernels of a function "
-            "with kinks have second derivatives in closed form only: take an activation by name, or a smooth one"
+            "from_function with kinks: expected first derivatives only, got a second; the kernels of a "
+            "function "
+            "with kinks have second derivatives in closed form only: take an activation by name, or a "
+            "smooth one"
         )
 
     @staticmethod
@@ -514,7 +536,7 @@ class _Last(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], compute: Callable[..., Tensor], *of: Tensor
     ) -> tuple[Tensor, int]:
-        return one_by_one(lambda *z: _Last.apply(compute, *z), info, in_dims[1:], of)
+        return one_by_one(lambda *z: applied(_Last, compute, *z), info, in_dims[1:], of)
 
 
 def one_by_one(
@@ -544,8 +566,7 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def _slope(ctx: Any) -> Tensor:
         (sd,) = ctx.saved_tensors
-        slope: Tensor = _Last.apply(ctx.f.norm_slopes, sd)
-        return slope
+        return applied(_Last, ctx.f.norm_slopes, sd)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -557,7 +578,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], f: Kinked, sd: Tensor) -> tuple[Tensor, int]:
-        return one_by_one(lambda sd: _Norm.apply(f, sd), info, in_dims[1:], (sd,))
+        return one_by_one(lambda sd: applied(_Norm, f, sd), info, in_dims[1:], (sd,))
 
 
 class _Pairs(torch.autograd.Function):
@@ -577,15 +598,15 @@ class _Pairs(torch.autograd.Function):
     def _slopes(ctx: Any) -> Tensor:
         """Of E[f(u) f(v)] or of the correlation by sd1, sd2, xi and sin2, shape (4, *xi.shape)."""
         of = ctx.saved_tensors
-        value, *slopes = _Last.apply(lambda *z: torch.stack(ctx.f.pair_slopes(*z)), *of)
+        value, *slopes = applied(_Last, lambda *z: torch.stack(ctx.f.pair_slopes(*z)), *of)
         if not ctx.correlations:
             return torch.stack(slopes)
-        norms = [_Norm.apply(ctx.f, sd) for sd in of[:2]]
+        norms = [applied(_Norm, ctx.f, sd) for sd in of[:2]]
         # a variable that is constantly 0 stays one
         safe = [n.where(n > 0, torch.ones_like(n)) for n in norms]
         size = safe[0] * safe[1]
         for i, (sd, n) in enumerate(zip(of[:2], safe, strict=True)):
-            slopes[i] = slopes[i] - value * _Last.apply(ctx.f.norm_slopes, sd) / n
+            slopes[i] = slopes[i] - value * applied(_Last, ctx.f.norm_slopes, sd) / n
         held = (norms[0] > 0) & (norms[1] > 0)
         return torch.stack([(slope / size).where(held, torch.zeros_like(slope)) for slope in slopes])
 
@@ -606,4 +627,4 @@ class _Pairs(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], f: Kinked, correlations: bool, *of: Tensor
     ) -> tuple[Tensor, int]:
-        return one_by_one(lambda *z: _Pairs.apply(f, correlations, *z), info, in_dims[2:], of)
+        return one_by_one(lambda *z: applied(_Pairs, f, correlations, *z), info, in_dims[2:], of)

@@ -11,8 +11,8 @@ series in the angle,
 
 It is summed once, at Chebyshev nodes in a variable that is dense near equal and opposite points, for a few
 scales s between which all functions :math:`z\mapsto f(sz)` are interpolated. As
-:math:`|E[f(u)g(v)]| \le |f(s_1\cdot)|\,|g(s_2\cdot)|` in the norm :math:`|f(s\cdot)|^2 = E[f(sz)^2]`, what the
-interpolation leaves out in this norm bounds the error of every kernel entry, whatever its angle.
+:math:`|E[f(u)g(v)]| \le |f(s_1\cdot)|\,|g(s_2\cdot)|` in the norm :math:`|f(s\cdot)|^2 = E[f(sz)^2]`, what
+the interpolation leaves out in this norm bounds the error of every kernel entry, whatever its angle.
 """
 
 import math
@@ -26,10 +26,13 @@ import torch
 from torch import Tensor
 
 from .covariance import Covariance
-from .quadrature import QuadratureError, legendre, one_by_one
+from .quadrature import QuadratureError, applied, legendre, one_by_one
 
 ORDER = 20  # nodes of a panel
-RESOLVED = 3e-13  # of E[f(sz)²]^(1/2): what a panel, an interpolation, a series may leave out
+# What a panel, an interpolation, a series may leave out, of the root of E[f(sz)²]: we go on to AIMED_AT,
+# and
+# take RESOLVED where there are MANY already, or where more do not help, as rounding is met.
+AIMED_AT, RESOLVED, MANY = 2e-14, 2e-12, 90
 NARROWEST = 2.0**-22  # panel, in standard deviations
 FARTHEST = 38  # standard deviations: the normal density is 1e-314 there
 MOST_SCALES, MOST_TERMS, MOST_WAVES = 192, 512, 2**17
@@ -45,8 +48,8 @@ def slope_of(function: Function) -> Function:
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
                 return slope(z.clone())
-        value, pull = torch.func.vjp(function, z)
-        result: Tensor = pull(torch.ones_like(value))[0]
+        of: Any = torch.func.vjp(function, z)
+        result: Tensor = of[1](torch.ones_like(of[0]))[0]
         return result
 
     return slope
@@ -84,6 +87,10 @@ def _to_coefficients(count: int) -> Tensor:
     matrix = _polynomials(count, _chebyshev(count)).T * (2 / count)
     matrix[0] /= 2
     return matrix
+
+
+def _is_enough(error: float, before: float, count: int) -> bool:
+    return error <= AIMED_AT or (error <= RESOLVED and (error > before / 10 or count >= MANY))
 
 
 class Smooth:
@@ -125,8 +132,10 @@ class Smooth:
         for basis in self._bases:
             if basis.low <= low and high <= basis.high and basis.high - basis.low < 1 + 2 * (high - low):
                 return basis
-        low, high = math.floor(4 * low) / 4, math.ceil(4 * high) / 4
-        basis = _Basis(self, low, max(high, low + 0.25))
+        step = 0.25 if high - low < 2 else 0.5
+        low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+        with torch.inference_mode(False), torch.no_grad():
+            basis = _Basis(self, low, max(high, low + 0.25))
         self._bases = (basis, *self._bases[:15])  # one assignment, whatever other threads do
         return basis
 
@@ -139,7 +148,8 @@ class Smooth:
         for table in self._tables:
             if table.one is one and table.two is two:
                 return table
-        table = _Table(one, two)
+        with torch.inference_mode(False), torch.no_grad():
+            table = _Table(one, two)
         self._tables = (table, *self._tables[:15])
         return table
 
@@ -162,7 +172,8 @@ def line(f: Smooth, g: Smooth, sd: Tensor) -> Tensor:
 
 
 def _joint(one: "_Basis", two: "_Basis") -> Tensor:
-    return one.edges if two is one else torch.cat([one.edges, two.edges]).unique()
+    edges: Tensor = one.edges if two is one else torch.cat([one.edges, two.edges]).unique()
+    return edges
 
 
 def _both_sides(edges: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,7 +186,7 @@ def _density(z: Tensor) -> Tensor:
 
 
 class _Basis:
-    r"""A few scales between which all functions :math:`z\mapsto f(sz)`, each over its norm, are interpolated.
+    r"""A few scales between which all functions :math:`z\mapsto f(sz)`, over their norms, are interpolated.
 
     The scales are Chebyshev nodes in log(1+s), then those of them that span the others (an interpolative
     decomposition by pivoted QR). ``coordinates(s)`` are the weights of the functions at these ``scales``.
@@ -188,36 +199,46 @@ class _Basis:
         self.z, self.root_weight = z, (w * _density(z)).sqrt()
         count, test = 8, self._scales(torch.linspace(-0.997, 0.991, 61, dtype=torch.float64))
         wanted, _ = self._rows(test)
+        before = math.inf
         while True:
             scales = self._scales(_chebyshev(count))
             rows, _ = self._rows(scales)
             self._count, self._mix = count, torch.eye(count, dtype=torch.float64)
-            missing = torch.linalg.vector_norm(wanted - self.coordinates(test) @ rows, dim=1)
-            if missing.max() <= RESOLVED * 3:
+            error = torch.linalg.vector_norm(wanted - self.coordinates(test) @ rows, dim=1).max().item()
+            if _is_enough(error, before, count):
                 break
+            before = error
             if count >= MOST_SCALES:
                 raise QuadratureError(
-                    f"{f.name}: expected a function that changes smoothly with the scale of its argument, "
+                    f"E[{f.name}(u) {f.name}(v)]: expected a function that changes smoothly with the "
+                    f"scale of its argument, "
                     f"got one that {count} scales between {math.expm1(low):.3g} and {math.expm1(high):.3g} "
                     f"do not determine to {RESOLVED:g}. Name every kink and jump in kinks=(...)"
                 )
             count = count * 3 // 2
         _, triangle, order = scipy.linalg.qr(rows.T.numpy(), mode="economic", pivoting=True)
         size = np.abs(np.diag(triangle))
-        rank = max(1, int((size > RESOLVED / 30 * max(size[0], 1e-300)).sum()))
+        least = (AIMED_AT if count < MANY else RESOLVED) / 10
+        rank = max(1, int((size > least * max(size[0], 1e-300)).sum()))
         mix = np.zeros((count, rank))
         mix[order[:rank]] = np.eye(rank)
         if size[0] > 0:
-            mix[order[rank:]] = scipy.linalg.solve_triangular(triangle[:rank, :rank], triangle[:rank, rank:]).T
+            mix[order[rank:]] = scipy.linalg.solve_triangular(
+                triangle[:rank, :rank], triangle[:rank, rank:]
+            ).T
         self._mix = torch.from_numpy(mix)
         self.scales = scales[torch.from_numpy(order[:rank].copy())]
         rows, self.norms = self._rows(self.scales)
         missing = torch.linalg.vector_norm(wanted - self.coordinates(test) @ rows, dim=1)
-        if not missing.max() <= RESOLVED * 10:
-            raise QuadratureError(f"{f.name}: {missing.max():.1e} are left out by {rank} scales")
+        if not missing.max() <= 2 * RESOLVED:
+            raise QuadratureError(
+                f"E[{f.name}(u) {f.name}(v)]: expected {rank} scales between {math.expm1(low):.3g} and "
+                f"{math.expm1(high):.3g} to determine the others, got {missing.max():.1e} left out"
+            )
 
     def _scales(self, x: Tensor) -> Tensor:
-        return torch.expm1((self.low + self.high) / 2 + (self.high - self.low) / 2 * x)
+        scales: Tensor = torch.expm1((self.low + self.high) / 2 + (self.high - self.low) / 2 * x)
+        return scales
 
     def _rows(self, scales: Tensor) -> tuple[Tensor, Tensor]:
         """The functions at these scales, over their norms and times the roots of weights; the norms."""
@@ -239,14 +260,14 @@ class _Basis:
         return self.coordinates(sd) * torch.cat(norms)[:, None]
 
     def _panels(self) -> Tensor:
-        """Edges between which f(s·) and f(-s·), weighed with the density's root, are polynomials of degree 16."""
+        """Edges between which f(s·) and f(-s·), weighed by the density, are polynomials of degree 16."""
         scales = self._scales(torch.linspace(-1, 1, 49, dtype=torch.float64))
-        far = torch.arange(0.125, FARTHEST, 0.25, dtype=torch.float64)
-        size = self._values(torch.cat([-far.flip(0), far]), scales) * torch.exp(
-            -(torch.cat([far.flip(0), far]) ** 2) / 4
+        # a first look, finer and finer towards 0, where what a large scale narrows is
+        far, weight = _nodes(
+            torch.cat([torch.zeros(1), 2.0 ** torch.arange(-22, 0), torch.arange(1, FARTHEST + 1)]).double()
         )
-        power = (size**2).view(len(scales), 2, -1)
-        power = power[:, 0].flip(1) + power[:, 1]
+        size = self._values(torch.cat([far, -far]), scales).view(len(scales), 2, -1)
+        power = ((size * torch.exp(-(far**2) / 4)) ** 2).sum(1) * weight
         beyond = power.flip(1).cumsum(1).flip(1)
         if (power[:, -1] > 1e-26 * beyond[:, 0]).any() or not torch.isfinite(beyond).all():
             worst = scales[(power[:, -1] - 1e-26 * beyond[:, 0]).argmax()].item()
@@ -256,8 +277,8 @@ class _Basis:
                 f"finite dual"
             )
         inside = (beyond > 1e-32 * beyond[:, :1]).any(0)
-        reach = max(12, math.ceil(far[inside].max().item() + 0.25) if inside.any() else 0)
-        norm = (power.sum(1) / 4 / (2 * math.pi) ** 0.5).sqrt()
+        reach = max(12, math.ceil(far[inside].max().item()) if inside.any() else 0)
+        norm = (power.sum(1) / (2 * math.pi) ** 0.5).sqrt()
         todo = torch.arange(reach + 1, dtype=torch.float64)
         todo = torch.stack([todo[:-1], todo[1:]], dim=1)
         done = []
@@ -265,7 +286,7 @@ class _Basis:
             z, _ = _nodes(torch.tensor([0.0, 1.0], dtype=torch.float64))
             z = todo[:, :1] + (todo[:, 1:] - todo[:, :1]) * z
             both = torch.stack([z, -z]).flatten()
-            weight = torch.exp(-todo[:, 0] ** 2 / 4) * (todo[:, 1] - todo[:, 0]).sqrt()
+            weight = torch.exp(-(todo[:, 0] ** 2) / 4) * (todo[:, 1] - todo[:, 0]).sqrt()
             open_ = torch.zeros(len(todo), dtype=torch.bool)
             worst = 0.0
             for some, size in zip(scales.split(8), norm.split(8), strict=True):
@@ -277,18 +298,19 @@ class _Basis:
                     worst, at = over.max().item(), some[over.amax(1).argmax()].item()
             done.append(todo[~open_])
             todo = todo[open_]
-            if len(todo) and (todo[0, 1] - todo[0, 0]).item() <= NARROWEST or sum(map(len, done)) > 4096:
+            if len(todo) and ((todo[0, 1] - todo[0, 0]).item() <= NARROWEST or sum(map(len, done)) > 4096):
                 middle = todo.mean(1)[0].item()
                 f = self.f(at * torch.tensor([middle, -middle], dtype=torch.float64))
                 raise QuadratureError(
-                    f"{self.f.name}: expected a function that panels resolve to {RESOLVED:g} of its size, got "
-                    f"one that they do not at a standard deviation of {at:.6g}, near z = ±{at * middle:.6g}, "
+                    f"E[{self.f.name}(u) {self.f.name}(v)]: expected a function that panels resolve to "
+                    f"{RESOLVED:g} of its size, got one that they do not at a standard deviation of {at:.6g}, "
+                    f"near z = ±{at * middle:.6g}, "
                     f"where it is {f[0]:.6g} and {f[1]:.6g}. Name every kink and jump in kinks=(...); "
                     f"waves may be too fast, or the function's own rounding too large"
                 )
             half = todo.mean(1)
             todo = torch.cat([torch.stack([todo[:, 0], half], 1), torch.stack([half, todo[:, 1]], 1)])
-        edges = torch.cat(done).flatten().unique()
+        edges: Tensor = torch.cat(done).flatten().unique()
         return edges
 
     def _values(self, z: Tensor, scales: Tensor) -> Tensor:
@@ -312,8 +334,8 @@ def _resolved_waves(
     f: Smooth, scale: Tensor, norm: Tensor, radii: Tensor, weights: Tensor, most: int
 ) -> Tensor:
     """The coefficients, over the norm, as many as these radii need, at most ``most``."""
-    turns = math.frexp((scale * radii[-1]).item())[1] - 6
-    count = min(most, 32 << max(0, turns))
+    farthest = radii[-1].item()  # beyond 7 hardly anything has a weight
+    count = 32 if farthest > 7 else min(most, 2 ** math.ceil(math.log2(max(32, most * farthest / 3))))
     while True:
         waves = _waves(f, scale * radii, count) / (norm if norm > 0 else 1)
         if count == most or (weights @ waves[:, 3 * count // 4 :] ** 2).sum() <= 1e-18:
@@ -328,7 +350,9 @@ def _block(waves: list[Tensor], on: list[int], start: int, stop: int) -> tuple[T
         torch.nn.functional.pad(part.T, (0, 0, 0, stop - start - part.shape[1]))
         for part in (waves[on[place]][:, start:stop] for place in places)
     ]
-    return torch.tensor(places, dtype=torch.long), torch.stack(columns, dim=1) if columns else torch.empty(0)
+    return torch.tensor(places, dtype=torch.long), torch.stack(columns, dim=1) if columns else torch.empty(
+        0
+    )
 
 
 def _count_of_waves(basis: _Basis) -> list[int]:
@@ -339,12 +363,13 @@ def _count_of_waves(basis: _Basis) -> list[int]:
         count = 32
         while True:
             power = _waves(basis.f, scale * sample, count)[:, 3 * count // 4 :] ** 2
-            if 2 * (weight @ power).sum() <= 1e-16 * norm**2:
+            if 2 * (weight @ power).sum() <= 1e-14 * norm**2:
                 break
             count *= 2
             if count > MOST_WAVES:
                 raise QuadratureError(
-                    f"{basis.f.name}: expected at most {MOST_WAVES} waves round a circle, got more at a standard "
+                    f"E[{basis.f.name}(u) {basis.f.name}(v)]: expected at most {MOST_WAVES} waves round "
+                    f"a circle, got more at a standard "
                     f"deviation of {scale.item():.6g}. Name every kink and jump in kinks=(...)"
                 )
         counts.append(count)
@@ -361,7 +386,7 @@ class _Table:
         waves = self._series()
         angles = self._angles(torch.linspace(-1, 1, 37, dtype=torch.float64))
         wanted = _at(waves, angles)
-        count = 24
+        count, before = 24, math.inf
         while True:
             values = _at(waves, self._angles(_chebyshev(count)))
             coefficients = torch.einsum("mn,nab->mab", _to_coefficients(count), values)
@@ -371,12 +396,13 @@ class _Table:
                 coefficients,
             )
             error = (got - wanted).abs().max().item()
-            if error <= RESOLVED * 3:
+            if _is_enough(error, before, count):
                 break
-            count = count * 4 // 3
+            before, count = error, count * 4 // 3
             if count > MOST_TERMS:
                 raise QuadratureError(
-                    f"E[{one.f.name}(u) {two.f.name}(v)]: expected a smooth function of the angle, got one that "
+                    f"E[{one.f.name}(u) {two.f.name}(v)]: expected a smooth function of the angle, got "
+                    f"one that "
                     f"{count} terms leave {error:.1e} of at standard deviations up to {largest:.6g}. "
                     f"Name every kink and jump in kinks=(...)"
                 )
@@ -386,7 +412,9 @@ class _Table:
     def _angles(self, y: Tensor) -> Tensor:
         grown = torch.exp(y * math.log((self.delta + 1) / self.delta))
         # sin² and cos² of half of the angle
-        near, far = (((e * (self.delta + 1) - self.delta) / (1 + e)).clamp(min=0) for e in (grown, 1 / grown))
+        near, far = (
+            ((e * (self.delta + 1) - self.delta) / (1 + e)).clamp(min=0) for e in (grown, 1 / grown)
+        )
         return 2 * torch.atan2(near.sqrt(), far.sqrt())
 
     def _series(self) -> list[tuple[int, Tensor, list[int], list[int]]]:
@@ -426,14 +454,15 @@ class _Table:
         return result
 
     def _require_power(self, waves: list[tuple[int, Tensor, list[int], list[int]]]) -> None:
-        """At angle 0 and equal scales this is E[f(sz)²], which an integral over one variable gave before."""
+        """At angle 0 and equal scales this is E[f(sz)²], which an integral on the line gave before."""
         if self.one is not self.two:
             return
         power = _at(waves, torch.zeros(1, dtype=torch.float64))[0].diagonal()
         error = (power - (self.one.norms > 0).to(power)).abs().max().item()
-        if not error <= 10 * RESOLVED:
+        if not error <= 2 * RESOLVED:
             raise QuadratureError(
-                f"E[{self.one.f.name}(u)²]: expected a quadrature in the plane to agree with one on the line, "
+                f"E[{self.one.f.name}(u)²]: expected a quadrature in the plane to agree with one on the "
+                f"line, "
                 f"got {error:.1e} apart. Name every kink and jump in kinks=(...)"
             )
 
@@ -486,7 +515,8 @@ def _at(waves: list[tuple[int, Tensor, list[int], list[int]]], angles: Tensor) -
 
 
 # --- with derivatives --------------------------------------------------------------------------------
-# By Price's theorem d/dcov E[f(u) g(v)] = E[f'(u) g'(v)] and d/dvar(u) = E[f''(u) g(v)]/2. What comes out is an
+# By Price's theorem d/dcov E[f(u) g(v)] = E[f'(u) g'(v)] and d/dvar(u) = E[f''(u) g(v)]/2. What comes
+# out is an
 # expectation of the same kind, so that derivatives of any order are right by construction.
 
 
@@ -531,7 +561,12 @@ class _Plane(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         sizes = [z.shape for z in ctx.saved_tensors[:3]]
         slopes = _Plane._slopes(ctx)
-        return None, None, *((gradient * s).sum_to_size(n) for s, n in zip(slopes, sizes, strict=True)), None
+        return (
+            None,
+            None,
+            *((gradient * s).sum_to_size(n) for s, n in zip(slopes, sizes, strict=True)),
+            None,
+        )
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
@@ -539,7 +574,9 @@ class _Plane(torch.autograd.Function):
         return sum(slope * tangent for slope, tangent in pairs if tangent is not None)  # type: ignore[return-value]
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], f: Smooth, g: Smooth, *of: Tensor) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], f: Smooth, g: Smooth, *of: Tensor
+    ) -> tuple[Tensor, int]:
         return one_by_one(lambda *z: plane(f, g, *z), info, in_dims[2:], of)
 
 
@@ -560,7 +597,7 @@ class _Line(torch.autograd.Function):
     def _slope(ctx: Any) -> Tensor:
         (f, g), (sd,) = ctx.functions, ctx.saved_tensors
         terms = ((f.slope.slope, g), (f.slope, g.slope), (f.slope, g.slope), (f, g.slope.slope))
-        return sd * sum(on_line(a, b, sd) for a, b in terms)
+        return sd * torch.stack([on_line(a, b, sd) for a, b in terms]).sum(0)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -571,14 +608,15 @@ class _Line(torch.autograd.Function):
         return None if tangents[2] is None else tangents[2] * _Line._slope(ctx)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], f: Smooth, g: Smooth, *of: Tensor) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], f: Smooth, g: Smooth, *of: Tensor
+    ) -> tuple[Tensor, int]:
         return one_by_one(lambda sd: on_line(f, g, sd), info, in_dims[2:], of)
 
 
 def plane(f: Smooth, g: Smooth, sd1: Tensor, sd2: Tensor, xi: Tensor, sin2: Tensor) -> Tensor:
     """E[f(u) g(v)] of smooth f and g, in the shape of xi, to 1e-11 of the root of E[f(u)²] E[g(v)²]."""
-    result: Tensor = _Plane.apply(f, g, sd1, sd2, xi, sin2)
-    return result
+    return applied(_Plane, f, g, sd1, sd2, xi, sin2)
 
 
 def _plane_of(f: Smooth, Lambda: Covariance) -> Tensor:
@@ -587,5 +625,4 @@ def _plane_of(f: Smooth, Lambda: Covariance) -> Tensor:
 
 def on_line(f: Smooth, g: Smooth, sd: Tensor) -> Tensor:
     """E[f(sd·z) g(sd·z)] for z normal, in the shape of sd."""
-    result: Tensor = _Line.apply(f, g, sd)
-    return result
+    return applied(_Line, f, g, sd)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from .activations import Activation
 
 
 class Plain(NamedTuple):
@@ -95,8 +92,7 @@ def _altered(m: nn.Module) -> bool:
 
 
 def _named(name: str) -> Callable[[Any, str], Plain | tuple[str, tuple[float, ...]]]:
-    return lambda m, _: PLAIN[name] if name in PLAIN else (name, ())
-
+    return lambda m, _: PLAIN.get(name, (name, ()))
 
 
 _RULES: dict[type, Callable[[Any, str], Plain | tuple[str, tuple[float, ...]]]] = {
@@ -113,7 +109,17 @@ _RULES: dict[type, Callable[[Any, str], Plain | tuple[str, tuple[float, ...]]]] 
     nn.Threshold: lambda m, name: _threshold(float(m.threshold), float(m.value), name),
     **{
         getattr(nn, kind): _named(kind.lower())
-        for kind in ("Tanh", "Sigmoid", "SiLU", "Mish", "LogSigmoid", "Tanhshrink", "Softsign", "SELU", "ReLU6")
+        for kind in (
+            "Tanh",
+            "Sigmoid",
+            "SiLU",
+            "Mish",
+            "LogSigmoid",
+            "Tanhshrink",
+            "Softsign",
+            "SELU",
+            "ReLU6",
+        )
     },
     nn.Hardsigmoid: _named("hardsigmoid"),
     nn.Hardswish: _named("hardswish"),
@@ -135,7 +141,10 @@ def _shrink(function: Callable[..., Tensor], at: float, name: str) -> Plain:
 
 def elsewhere(function: object) -> str:
     """How to ask torch for a function of numpy or of the math module, "" for others."""
-    if not isinstance(function, np.ufunc) and getattr(function, "__module__", None) not in ("math", "cmath"):
+    if not isinstance(function, np.ufunc) and getattr(function, "__module__", None) not in (
+        "math",
+        "cmath",
+    ):
         return ""
     name = getattr(function, "__name__", "")
     known = f"torch.{name}" if hasattr(torch, name) else "the function of torch"
