@@ -118,6 +118,8 @@ def _require_the_formula(model: MLP, x: Tensor, slope: Tensor, curvature: Tensor
 def _times_hessian(function: Function, output: Tensor) -> Callable[[Weights], Weights]:
     """Return v -> Hv for the Hessian of one number in the weights, by plain autograd."""
     leaves = function.leaves
+    if not output.requires_grad:
+        return lambda v: {name: torch.zeros_like(w) for name, w in function.weights.items()}
     options: Any = dict(allow_unused=True, materialize_grads=True)
     grads = torch.autograd.grad(output, leaves, create_graph=True, **options)
 

@@ -247,6 +247,8 @@ class Function:
         With ``follow`` they have a graph of their own, for derivatives in x.
         """
         leaves = self.leaves
+        if not out.requires_grad:  # a constant for these examples
+            return {name: torch.zeros_like(leaf) for name, leaf in zip(self.weights, leaves, strict=True)}
         options: Any = dict(retain_graph=True, allow_unused=True, create_graph=follow)
         grads: tuple[Tensor | None, ...]
         try:

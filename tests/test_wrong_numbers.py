@@ -155,6 +155,17 @@ class Branch(nn.Module):
         return torch.stack([self.a(z) if z.sum() > 0 else self.b(z) ** 2 for z in x])
 
 
+class Dead(nn.Module):
+    """Some examples' outputs are constants, without a graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = linear(3, 2)
+
+    def forward(self, x):
+        return torch.stack([self.a(z).exp() if z[0] > -1 else z[:2] for z in x])
+
+
 class Square(torch.autograd.Function):
     """A function of one's own that torch.func cannot batch, and that uses F.linear."""
 
@@ -309,6 +320,7 @@ seq = nn.Sequential
 SLOW = {
     # those for which torch.func is not the way, which a warning says
     "GRU", "LSTM", "RNN of two layers", "LSTM cells", "GRU cells", "experts", "branch",
+    "constant for some",
     "function of one's own", "embedding, sparse", "embedding, max_norm", "jit.script", "jit.trace",
     "reentrant checkpoint", "checkpoint", "gradient by autograd", "Held", "hook on a parameter",
     "backward hook", "writes into zeros, by number", "padding mask, evaluation", "data parallel",
@@ -338,6 +350,7 @@ VECTORS = {
     "dropout in evaluation": lambda: seq(linear(), nn.Dropout(0.5), nn.Tanh(), linear(4, 2)).eval(),
     "experts": Experts,
     "branch": Branch,
+    "constant for some": Dead,
     "function of one's own": lambda: Of(lambda s, x: Square.apply(x, s.a.weight), a=linear(bias=False)),
     "Pinn": lambda: Pinn("grad"),
     "Pinn, jvp": lambda: Pinn("jvp"),
