@@ -102,7 +102,10 @@ class Road:
                 f"model: {reason}, and it has copies; model.member(s), one of them, can go a slower road"
             )
         warn_slow(model, reason, "an example and an output at a time")
-        plain = lambda x: _by_plain_autograd(function, o, x, follow)
+
+        def plain(x: Tensor) -> Gradients:
+            return _by_plain_autograd(function, o, x, follow)
+
         return cls(plain, function, o, set(), (pair, alone[0].detach()))
 
     def require_as_before(self) -> None:
