@@ -51,7 +51,7 @@ def result_rows(formula, here):
     span = {"morerows": len(rows) - 1} if len(rows) > 1 else {}
     number = link("math", "eq", formula.label, here)
     says = formula.says if formula.role == "result" else f"{formula.says} ({formula.role})"
-    if formula.label not in PINNED:
+    if formula.label in PINNED:
         says += " ¶"
     rows[0] = [entry(number, **span), entry(nodes.Text(says), **span), *rows[0]]
     return [nodes.row("", *cells) for cells in rows]
