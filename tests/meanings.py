@@ -523,7 +523,34 @@ def _():
 
 @of("step-parts")
 def _():
-    return [{**grid_symbols(), r"\mathbf{E}[*]": Z_MEAN, "n": n} for n in range(4)]
+    density = lambda t: torch.exp(-t * t / 2) / math.sqrt(2 * PI)  # noqa: E731
+    shared = {**grid_symbols(), r"\mathbf{E}[*]": Z_MEAN, r"\gamma(*)": density}
+    shared[r"\phi(0)"] = float(WAVE(torch.zeros(1).double()))
+    return [{**shared, "n": n} for n in range(4)]
+
+
+@of("step-gaussian-parts")
+def _():
+    symbols = grid_symbols()
+    u, v = symbols["u"], symbols["v"]
+    g = u**3 * v + u * v**2 + v
+    slopes = 3 * u**2 * v + v**2, u**3 + 2 * u * v + 1
+    return {
+        **symbols,
+        "g(u,v)": g,
+        r"\partial_{u}g(u,v)": slopes[0],
+        r"\partial_{v}g(u,v)": slopes[1],
+    }
+
+
+@of("step-skewness")
+def _():
+    z, weights = half_line()
+    unit = (2 * z**2)[:, None] + 2 * _NODES**2  # what an active unit adds; an inactive one adds 0
+    mean = lambda a: (weights[:, None] * _WEIGHTS * a).sum()  # noqa: E731
+    third = mean((unit - 2) ** 3) + 0.5 * (0 - 2) ** 3
+    k = 7
+    return {r"\mathbf{E}(K_{k}-2)^{3}": third / k**2, "k": k}
 
 
 @of("step-gelu")

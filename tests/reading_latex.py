@@ -366,6 +366,8 @@ class Reader:
         """A sum or product: from below to above; 60 terms where nothing is above; or a "range i"."""
         product = self.take() == r"\prod"
         below, above = self.limits()
+        if below is None:
+            raise Unreadable("a sum over nothing")
         name = below[0]
         if len(below) == 1:
             numbers = self.meaning_of(f"range {name}")
@@ -393,7 +395,9 @@ class Reader:
     def integral(self):
         """An integral from below to above, up to d and its variable."""
         self.take()
-        below, above = (self.inner(limit) for limit in self.limits())
+        # without limits, over all numbers: over what is not 0 beside a normal density
+        limits = [self.inner(limit) for limit in self.limits() if limit is not None]
+        below, above = limits or (lambda bound: -12.0, lambda bound: 12.0)
         ends = [i for i in range(self.at, len(self.tokens) - 1) if self.tokens[i] == "d"]
         if not ends:
             raise Unreadable("an integral without d")
@@ -418,8 +422,9 @@ class Reader:
         for latex, meaning in {**CONSTANTS, **self.meanings}.items():
             pattern = _pattern(latex)
             match = self.match(pattern) if pattern else None
-            if match is not None and (best is None or (match[0], len(pattern)) > best[0]):
-                best = (match[0], len(pattern)), match[1], meaning
+            length = match and (match[0], len(pattern) - 2 * len(match[1]))  # an asterisk fits less well
+            if match is not None and (best is None or length > best[0]):
+                best = length, match[1], meaning
         if best is None:
             return None
         (end, _), parts, meaning = best

@@ -38,9 +38,13 @@ def plain(value):
 
 
 def half_a_unit(tokens):
-    """How far a decimal number may be from what it rounds; 0 for all else."""
-    number = re.fullmatch(r"\d+\.(\d+)", "".join(tokens))
-    return 0.5 * 10.0 ** -len(number[1]) if number else 0.0
+    """How far a side with one decimal number may be from what it rounds, relatively; 0 for all else."""
+    numbers = re.findall(r"\d+\.(\d+)", "".join(tokens))
+    return 0.5 * 10.0 ** -len(numbers[0]) / decimal(tokens) if len(numbers) == 1 else 0.0
+
+
+def decimal(tokens):
+    return float(re.search(r"\d+\.\d+", "".join(tokens))[0])
 
 
 def compare(left, relation, right, tolerance, small, rounding):
@@ -57,7 +61,7 @@ def compare(left, relation, right, tolerance, small, rounding):
         missed = float((left - right).abs().max())
     allowed = tolerance * (scale if right.any() else 1.0)
     if relation == r"\approx" and rounding:
-        allowed = rounding
+        allowed = rounding * float(right.abs().max())
     for term in small:
         room = term.allowed * (scale if term.relative else 1)
         allowed += room
