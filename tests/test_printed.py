@@ -31,7 +31,7 @@ def digest(latex):
 
 
 def plain(value):
-    if isinstance(value, complex):
+    if isinstance(value, complex) or (isinstance(value, torch.Tensor) and value.is_complex()):
         raise Unreadable(f"a complex number: {value}")
     value = torch.as_tensor(value, dtype=torch.float64)
     return value.squeeze() if value.numel() == 1 else value
@@ -192,6 +192,10 @@ def changed(latex):
             yield f"{latex[: match.start()]}{new} {latex[match.end() :]}", (match.start(), piece, new)
 
 
+# changes that change nothing, and why
+NEUTRAL = {"step-parts": r"(t)[- -> +]"}  # any constant may be taken from phi, as E h_{n+1} = 0
+
+
 @pytest.mark.parametrize("label", MEANINGS)
 def test_no_small_change_in_print_goes_unnoticed(label):
     latex, missed = PAGES[label], []
@@ -201,6 +205,7 @@ def test_no_small_change_in_print_goes_unnoticed(label):
         except Exception:
             continue
         missed.append(f"{latex[max(0, at - 15) : at]}[{piece} -> {new}]{latex[at + len(piece) :][:15]}")
+    missed = [change for change in missed if NEUTRAL.get(label, "never") not in change]
     assert not missed, f"{label}: {missed}"
 
 
