@@ -550,14 +550,14 @@ def _require_elementwise(function: Callable[[Tensor], Tensor], name: str, kinks:
         )
     with torch.no_grad():
         shuffled = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))
-        again, other = function(z.clone()), function(z[shuffled].view(2, -1)).flatten()
-    for found, why in (
-        (again, "that is the same at each call"),
-        (other[shuffled.argsort()], "elementwise"),
+        some = shuffled[: len(z) // 4 * 2]
+        again, other = function(z.clone()), function(z[some].view(2, -1)).flatten()
+    atol = 1e-14 * value.abs().max().item()
+    for found, expected, why in (
+        (again, value, "that is the same at each call"),
+        (other, value[some], "that is elementwise"),
     ):
-        if not torch.allclose(
-            found, value, rtol=1e-12, atol=1e-14 * value.abs().max().item(), equal_nan=True
-        ):
+        if not torch.allclose(found, expected, rtol=1e-12, atol=atol, equal_nan=True):
             raise ValueError(f"function: expected a function {why}, got {name}, which is not")
     return not torch.equal(given, z)
 

@@ -458,9 +458,7 @@ class _Angular:
         """Of values (angles, k); of 1 ∓ a correlation what its end leaves, over the distance to it."""
         if size == 0:
             return None
-        ends = (
-            values(torch.tensor([0.0, math.pi], dtype=torch.float64)).diagonal() if correlations else None
-        )
+        ends = values(torch.tensor([0.0, math.pi], dtype=torch.float64)) if correlations else None
         probes = torch.tensor(
             [-0.995, -0.93, -0.71, -0.3, 0.02, 0.37, 0.66, 0.9, 0.993], dtype=torch.float64
         )
@@ -471,7 +469,8 @@ class _Angular:
                 angles = made._angles(torch.cat([nodes, probes]))
                 at = values(angles) / size
                 if ends is not None:
-                    at = (at - ends) / torch.stack([angles, math.pi - angles], dim=1)
+                    away = torch.stack([angles, math.pi - angles])[..., None]
+                    at = torch.cat([(at - end) / far for end, far in zip(ends, away, strict=True)], dim=1)
                 matrix = _polynomials(count, nodes).T * (2 / count)
                 matrix[0] /= 2
                 made.coefficients = matrix @ at[:count]
@@ -494,8 +493,10 @@ class _Angular:
         value = torch.addcmul(self.coefficients[0][:, None] - above, y, current)
         if self.ends is None:
             return value * self.size
-        away = torch.stack([theta, math.pi - theta])
-        return torch.addcmul(self.ends[:, None], away, value).clamp_(min=0)
+        # from the nearer end, so that what is 0 there has all its digits
+        first = torch.addcmul(self.ends[0][:, None], theta, value[:2])
+        last = torch.addcmul(self.ends[1][:, None], math.pi - theta, value[2:])
+        return torch.where(theta < math.pi / 2, first, last).clamp_(min=0)
 
 
 def _polynomials(count: int, y: Tensor) -> Tensor:

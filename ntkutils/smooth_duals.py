@@ -182,7 +182,8 @@ def _both_sides(edges: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _density(z: Tensor) -> Tensor:
-    return torch.exp(-(z**2) / 2) / (2 * math.pi) ** 0.5
+    density: Tensor = torch.exp(-(z**2) / 2) / (2 * math.pi) ** 0.5
+    return density
 
 
 class _Basis:
@@ -303,7 +304,8 @@ class _Basis:
                 f = self.f(at * torch.tensor([middle, -middle], dtype=torch.float64))
                 raise QuadratureError(
                     f"E[{self.f.name}(u) {self.f.name}(v)]: expected a function that panels resolve to "
-                    f"{RESOLVED:g} of its size, got one that they do not at a standard deviation of {at:.6g}, "
+                    f"{RESOLVED:g} of its size, got one that they do not at a standard deviation of "
+                    f"{at:.6g}, "
                     f"near z = ±{at * middle:.6g}, "
                     f"where it is {f[0]:.6g} and {f[1]:.6g}. Name every kink and jump in kinks=(...); "
                     f"waves may be too fast, or the function's own rounding too large"
@@ -597,7 +599,8 @@ class _Line(torch.autograd.Function):
     def _slope(ctx: Any) -> Tensor:
         (f, g), (sd,) = ctx.functions, ctx.saved_tensors
         terms = ((f.slope.slope, g), (f.slope, g.slope), (f.slope, g.slope), (f, g.slope.slope))
-        return sd * torch.stack([on_line(a, b, sd) for a, b in terms]).sum(0)
+        total: Tensor = torch.stack([on_line(a, b, sd) for a, b in terms]).sum(0)
+        return sd * total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

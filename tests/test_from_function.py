@@ -1,4 +1,4 @@
-"""Activations from any function, torch's own among them: against closed forms, 30 digits and differences."""
+"""Activations of any function, torch's own too: against closed forms, 30 digits and differences."""
 
 import math
 import threading
@@ -58,7 +58,7 @@ def test_smooth_functions_at_any_norm(name, kind, normal):
     phi, x = from_function(function), hard_points(normal)
     x = x * norms(kind, len(x), normal)
     for depth, bias_std in ((1, 0.0), (4, 0.3)):
-        for kernel in (nu.ntk, nu.nngp):
+        for kernel in (nu.ntk, nu.nngp) if depth == 1 else (nu.ntk,):
             K, expected = (kernel(x, depth=depth, activation=a, bias_std=bias_std) for a in (phi, name))
             assert error(K, expected) < 1e-10
             assert torch.equal(K, K.T)
@@ -124,15 +124,13 @@ def test_thirty_digits(name, exact):
 
 
 @pytest.mark.parametrize("name", KINKED)
-@pytest.mark.parametrize("sd", [1.0, 0.1, 20.0])
+@pytest.mark.parametrize("sd", [1.0, 0.1])
 def test_the_table_of_the_angle_is_the_plain_quadrature(name, sd, normal):
     function, kinks = KINKED[name]
     phi = from_function(function, kinks=kinks, normalise=False)
     xi = torch.linspace(-0.999, 1, 400, dtype=torch.float64)[None]
     one = sd * torch.ones(1, 1, dtype=torch.float64)
     Lambda = Covariance(one, one.expand(1, 400), xi, (1 - xi) * (1 + xi))
-    if name == "elu" and sd > 10:
-        return  # exp beside a kink at 20 deviations: see below
     all_of_them = phi.moments(Lambda)
     some = slice(None, None, 57)
     plain = Covariance(one, one.expand(1, 400)[:, some], xi[:, some], Lambda.sin2[:, some])
@@ -152,14 +150,15 @@ def test_small_inputs_have_small_numbers_and_no_error(name):
     phi = from_function(function, kinks=kinks, normalise=False)
     at = max(kinks)
     for deviations in (8, 12, 20):
-        var = torch.tensor([(at / deviations) ** 2], dtype=torch.float64)
-        got = phi.dual(var, var, var).item()
+        sd = torch.tensor([[at / deviations]], dtype=torch.float64)
+        got = phi.moments(Covariance(sd, sd, sd**0, 0 * sd)).cov.item()
+        off = 0 if name == "hardshrink" else deviations
+
+        def square(z, s=at / deviations, off=off):
+            return (s * (z - off)) ** 2 * mp.npdf(z)
+
         with mp.workdps(30):
-            s = mpf(at) / deviations
-            value = (lambda z: s * z) if name == "hardshrink" else (lambda z: s * (z - deviations))
-            exact = mp.quad(
-                lambda z: value(z) ** 2 * mp.npdf(z), [deviations, deviations + 1, deviations + 9]
-            )
+            exact = mp.quad(square, [deviations, deviations + 1, deviations + 3, deviations + 9])
         assert got == pytest.approx(float(exact) * (1 if name == "relu(z-1)" else 2), rel=1e-9, abs=0)
     tiny = torch.tensor([1e-6], dtype=torch.float64)
     assert phi.dual(tiny / 2, tiny, tiny).item() == 0
@@ -193,7 +192,7 @@ def differences(f, x, h):
 
 def test_derivatives_of_a_smooth_function(normal):
     phi = get("tanh")
-    x, y = 0.7 * normal(0, 3, 2), 0.7 * normal(1, 3, 2)
+    x, y = 0.3 * normal(0, 3, 2), 0.3 * normal(1, 3, 2)
     y[0], y[1] = x[0], -x[1]  # equal and opposite
 
     def f(v):
@@ -267,13 +266,14 @@ def test_a_network_of_any_activation(normal):
 
 TAKEN = [
     *[(torch.tanh, "tanh"), (torch.Tensor.tanh, "tanh"), (F.softplus, "softplus"), (torch.relu_, "relu")],
-    *[(nn.GELU(), "gelu"), (nn.Tanh(), "tanh"), (nn.Tanh, "tanh"), (torch.relu, "relu"), (nn.ReLU6(), "relu6")],
+    *[(nn.GELU(), "gelu"), (nn.Tanh(), "tanh"), (nn.Tanh, "tanh"), (torch.relu, "relu")],
     *[(nn.SiLU(inplace=True), "silu"), (nn.LeakyReLU(0.2), "leaky_relu(0.2)"), (nn.ELU(), "elu")],
-    *[(nn.Identity(), "identity"), (torch.special.expit, "sigmoid"), (nn.RReLU(0.1, 0.3).eval(), "leaky_relu(0.2)")],
+    *[(nn.Identity(), "identity"), (torch.special.expit, "sigmoid"), (nn.ReLU6(), "relu6")],
     *[(nn.GELU(approximate="tanh"), "GELU(approximate='tanh')"), (nn.Dropout(0.0), "identity")],
-    *[(nn.Hardtanh(-2.0, 1.0), None), (nn.Softshrink(0.2), None), (nn.Softplus(2.0), None), (nn.CELU(2.0), None)],
-    *[(nn.Hardshrink(0.1), None), (nn.Threshold(0.1, -1.0), None), (nn.Hardswish(inplace=True), "hardswish")],
+    *[(nn.Hardtanh(-2.0, 1.0), None), (nn.Softshrink(0.2), None), (nn.Softplus(2.0), None)],
+    *[(nn.CELU(2.0), None), (nn.Hardshrink(0.1), None), (nn.Threshold(0.1, -1.0), None)],
     *[(nn.Softsign(), "softsign"), (nn.LogSigmoid(), "logsigmoid"), (nn.Hardsigmoid(), "hardsigmoid")],
+    *[(nn.Hardswish(inplace=True), "hardswish"), (nn.RReLU(0.1, 0.3).eval(), "leaky_relu(0.2)")],
 ]  # fmt: skip
 
 
