@@ -640,9 +640,8 @@ def get(activation: object) -> Activation:
     Example:
         >>> nu.activations.get("relu") is nu.activations.get(torch.nn.ReLU(inplace=True))
         True
-        >>> nu.ntk(torch.eye(2).double(), depth=1, activation=torch.tanh)
-        tensor([[2.1777, 0.0000],
-                [0.0000, 2.1777]], dtype=torch.float64)
+        >>> nu.activations.get(torch.nn.LeakyReLU(0.2)).name, nu.activations.get("softplus").name
+        ('leaky_relu(0.2)', 'softplus')
     """
     if isinstance(activation, Activation):
         return activation

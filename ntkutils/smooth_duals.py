@@ -599,8 +599,8 @@ class _Line(torch.autograd.Function):
     def _slope(ctx: Any) -> Tensor:
         (f, g), (sd,) = ctx.functions, ctx.saved_tensors
         terms = ((f.slope.slope, g), (f.slope, g.slope), (f.slope, g.slope), (f, g.slope.slope))
-        total: Tensor = torch.stack([on_line(a, b, sd) for a, b in terms]).sum(0)
-        return sd * total
+        slope: Tensor = sd * torch.stack([on_line(a, b, sd) for a, b in terms]).sum(0)
+        return slope
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
