@@ -9,7 +9,7 @@ from . import _validation as check_that
 from . import activations
 from .activations import Activation, get
 from .arc_cosine import arc_cosine
-from .covariance import Covariance, gram, is_followed, norms_and_directions, of_cosines
+from .covariance import Covariance, gram, may_be_followed, norms_and_directions, of_cosines
 
 # The recursion runs over tiles, so many points against so many: on a CPU few enough for its caches.
 TILE = {"cpu": 384, "cuda": 4096}
@@ -55,8 +55,7 @@ def kernel(
 ) -> Tensor:
     """The "nngp" or the "ntk", shape (n1, n2), of inputs that were checked; symmetric if x1 is x2."""
     tensors = [z for z in (x1, x2, weight_var, bias_var) if isinstance(z, Tensor)]
-    # an outer transform of torch.func may follow what this one does not
-    differentiated = torch._C._are_functorch_transforms_active() or any(map(is_followed, tensors))
+    differentiated = any(map(may_be_followed, tensors))
     in_place = phi is activations.relu and bias_var == 0 and not differentiated
 
     def of(Lambda: Covariance) -> Tensor:
