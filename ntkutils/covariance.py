@@ -142,8 +142,8 @@ def gram(x1: Tensor, x2: Tensor) -> Covariance:
     return of_cosines(unit1 @ unit2.T, x1, norm1, x2, norm2)
 
 
-def may_be_followed(x: Tensor) -> bool:
-    """Whether automatic differentiation, in either mode, or a transform of torch.func follows x.
+def is_followed(x: Tensor) -> bool:
+    """Whether automatic differentiation, in either mode, or a transform of torch.func may follow x.
 
     What torch.func follows shows no memory of its own, whichever of its transforms, nested in whatever
     order. So True is the answer for all that shows none, known or not: the road that it leads to is right
@@ -162,7 +162,7 @@ def may_be_followed(x: Tensor) -> bool:
 def norms_and_directions(x: Tensor) -> tuple[Tensor, Tensor]:
     """The norms of the rows, shape (n, 1), and the rows over them; a row of zeros stays one."""
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    if not may_be_followed(x):
+    if not is_followed(x):
         return norm, x / nonzero(norm)
     # The inner product x·y has the derivative y at x = 0, too: its norm, times its direction's derivative.
     # And its square has the second derivative 2.
