@@ -31,9 +31,14 @@ def root(x: Tensor) -> Tensor:
     return inside.sqrt().where(x != 0, torch.zeros_like(x))
 
 
+def sign_of(x: Tensor) -> Tensor:
+    """1 or -1, at 0 too, so that an even smooth function of |x| = sign·x keeps all derivatives there."""
+    return torch.copysign(torch.ones_like(x), x).detach()
+
+
 def magnitude(x: Tensor) -> Tensor:
-    """|x|, with derivative 1 at 0, so that an even smooth function of x keeps all derivatives there."""
-    return x.abs() if torch.is_inference_mode_enabled() else x.where(x >= 0, -x)
+    """|x|, with the derivative :func:`sign_of` x."""
+    return x.abs() if torch.is_inference_mode_enabled() else x * sign_of(x)
 
 
 def at_least_0(x: Tensor) -> Tensor:
@@ -97,8 +102,8 @@ class Covariance:
         """1 - xi, accurate also where it is tiny."""
         if self.known_gap is not None:
             return self.known_gap
-        # |xi|, as what torch.where leaves out must have a derivative too
-        return torch.where(self.xi > 0, self.sin2 / (1 + self.xi.abs()), 1 - self.xi)
+        size = magnitude(self.xi)
+        return self.sin2 / (1 + size) + (size - self.xi)  # 1 - |xi|, and what lacks if xi is below 0
 
     @cached_property
     def sine(self) -> Tensor:
@@ -120,14 +125,15 @@ class Covariance:
         if isinstance(shift, float) and shift == 0:
             return self
         sd1, sd2 = root(self.var1 + shift), root(self.var2 + shift)
-        per_sd1, per_sd2 = 1 / nonzero(sd1), 1 / nonzero(sd2)
-        shrunk = (self.sd1 * per_sd1) * (self.sd2 * per_sd2)  # by what xi shrinks, in [0, 1]
-        common = (shift * per_sd1) * per_sd2  # what the bias adds to it, in [0, 1]
+        by1, by2 = nonzero(sd1), nonzero(sd2)
+        shrunk = (self.sd1 / by1) * (self.sd2 / by2)  # by what xi shrinks, in [0, 1]
+        common = (shift / by1) / by2  # what the bias adds to it, in [0, 1]
         apart = self.sd1 - self.sd2
         # det = var1·var2·(1-xi²) + shift·((sd1-sd2)² + 2·sd1·sd2·(1-xi)), over the new variances:
         # a sum of non-negative terms, so that nothing cancels.
-        unlike = (apart * per_sd1) * (apart * per_sd2) + 2 * shrunk * self.gap
-        return Covariance(sd1, sd2, shrunk * self.xi + common, shrunk**2 * self.sin2 + common * unlike)
+        unlike = torch.addcmul((apart / by1) * (apart / by2), shrunk, self.gap, value=2)
+        xi = torch.addcmul(common, shrunk, self.xi)
+        return Covariance(sd1, sd2, xi, torch.addcmul(common * unlike, shrunk**2, self.sin2))
 
 
 def gram(x1: Tensor, x2: Tensor) -> Covariance:
