@@ -171,9 +171,9 @@ def norms_and_directions(x: Tensor) -> tuple[Tensor, Tensor]:
     if not is_followed(x):
         return norm, x / nonzero(norm)
     # The inner product x·y has the derivative y at x = 0, too: its norm, times its direction's derivative.
-    # And its square has the second derivative 2.
-    least = (x.square().sum(1, keepdim=True) + 1e4 * torch.finfo(x.dtype).tiny).sqrt()
-    norm = norm.where(norm > 0, least)
+    # Its second derivative is not to be had from norms, so they give NaN: that of the power, inf times 0.
+    at_0 = x.where(norm.detach() == 0, torch.zeros_like(x)).square().sum(1, keepdim=True) ** 1.5
+    norm = norm.where(norm > 0, at_0 + torch.finfo(x.dtype).tiny ** 0.5)
     return norm, x / norm
 
 

@@ -167,7 +167,7 @@ def nngp(
         directions: the mean of both sides, in every direction; and the angle counts as constant in second
         derivatives, which is right for what moves both points together and wrong across a corner, where
         there are none (they are infinite). A point 0 without biases: the derivative of the part that is
-        linear in it.
+        odd in it, at a right angle. Second derivatives at a point 0 are NaN, of all activations.
 
     Raises:
         TypeError, ValueError: for input that is not as above, naming what was expected and what came.
