@@ -271,6 +271,24 @@ def _variance_of_difference(Lambda: Covariance) -> Tensor:
     return (Lambda.sd1 - Lambda.sd2) ** 2 + 2 * Lambda.sd1 * Lambda.sd2 * Lambda.gap
 
 
+def _unlike(sd1: Tensor, sd2: Tensor) -> Tensor | None:
+    """Where one of the two is more than twice the other, if anywhere.
+
+    There 1-xi² is as good as it comes; what is made for nearly equal ones loses digits by the factor.
+    """
+    if sd1.numel() == 0 or sd2.numel() == 0:
+        return None
+    least, most = torch.minimum(sd1.min(), sd2.min()), torch.maximum(sd1.max(), sd2.max())
+    if most <= 2 * least:
+        return None
+    return (sd1 > 2 * sd2) | (sd2 > 2 * sd1)
+
+
+def _sin2(careful: Tensor, xi: Tensor, unlike: Tensor | None) -> Tensor:
+    careful = at_least_0(careful)  # below 0 by rounding
+    return careful if unlike is None else ((1 - xi) * (1 + xi)).where(unlike, careful)
+
+
 def sinusoid(Lambda: Covariance, p: float, q: float) -> Covariance:
     """Of p·sin z + q·cos z, p² + q² = 1: E = (exp(-D/2) - k exp(-S/2))/2 with k = p² - q²."""
     D, S = _variance_of_difference(Lambda), _variance_of_difference(_negated(Lambda))
@@ -283,6 +301,9 @@ def sinusoid(Lambda: Covariance, p: float, q: float) -> Covariance:
     larger = torch.exp((torch.minimum(D, S) if quick else torch.where(sign < 0, S, D)) / -2)
     difference = -sign * larger * torch.expm1(-2 * sign * Lambda.cov)
     xi = (one_minus_k * torch.exp(-S / 2) + difference) / 2 / size
+    unlike = _unlike(sd1, sd2)
+    if unlike is not None:
+        size = size.where(~unlike, torch.ones_like(size))
     # As D + S = 2(A+B), 4(E[φ(u)²] E[φ(v)²] - E[φ(u) φ(v)]²) is
     # (1 - exp(-D))(1 - k² exp(-S)) - k (exp(-A) - exp(-B))²
     apart = magnitude((Lambda.sd1 - Lambda.sd2) * (Lambda.sd1 + Lambda.sd2))
@@ -291,7 +312,7 @@ def sinusoid(Lambda: Covariance, p: float, q: float) -> Covariance:
     apart = decay * torch.expm1(-apart) / (2 * size)
     rest = (one_minus_k2 - k**2 * torch.expm1(-S)) / (2 * size)
     sin2 = -torch.expm1(-D) / (2 * size) * rest - k * apart**2
-    return Covariance(sd1, sd2, xi, at_least_0(sin2))  # at least 0 up to rounding
+    return Covariance(sd1, sd2, xi, _sin2(sin2, xi, unlike))
 
 
 def sinusoid_slopes(Lambda: Covariance, p: float, q: float) -> Tensor:
@@ -369,11 +390,14 @@ def erf(Lambda: Covariance) -> Covariance:
     below = torch.atan2(sine2, cos2 * s.R1 + s.p2 * s.q)
     length1, length2 = root(angle1), root(angle2)
     size = nonzero(length1) * nonzero(length2)
+    xi, unlike = angle / size, _unlike(length1, length2)
+    if unlike is not None:
+        size = size.where(~unlike, torch.ones_like(size))
     middle, above, below, drop = (z / size for z in (middle, above, below, s.drop))
     # 1 - angle²/(angle1 angle2), over angle1 angle2
     sin2 = middle * (above - below) - above * below + drop * (2 * middle - drop)
     scale = (2 / PI) ** 0.5
-    return Covariance(scale * length1, scale * length2, angle / size, at_least_0(sin2))
+    return Covariance(scale * length1, scale * length2, xi, _sin2(sin2, xi, unlike))
 
 
 def erf_slopes(Lambda: Covariance) -> Tensor:
