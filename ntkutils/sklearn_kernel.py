@@ -105,9 +105,9 @@ class _NetworkKernel(Kernel):  # type: ignore[misc]  # scikit-learn has no types
         In reverse mode, as forward mode is one for all threads: the derivative along a scale is that
         of u·K', which is linear in u, by u.
         """
-        slopes = x.new_empty(len(names), len(x), len(x))
-        parts = x.split(TILE["cpu"]) if names else ()
         with torch.inference_mode(False), torch.enable_grad():
+            slopes = torch.empty(len(names), len(x), len(x), dtype=x.dtype)
+            parts = x.clone().split(TILE["cpu"]) if names else ()
             # the fixed ones too, as a number would be rounded otherwise
             variances = {
                 name: torch.tensor(network[name], dtype=x.dtype, requires_grad=True)
