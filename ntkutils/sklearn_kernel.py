@@ -16,12 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 from torch import Tensor
 
 from . import _validation as check_that
 from .activations import Activation, get
 from .recursion import TILE, diagonal, kernel
+
+try:
+    from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
+except ImportError as error:
+    raise ImportError(
+        f"ntkutils.sklearn_kernel: expected scikit-learn, which cannot be imported ({error}); "
+        "pip install scikit-learn"
+    ) from error
 
 # An optimizer may scale the kernel by at most this, or one over it: the bounds of a ConstantKernel.
 SCALES = 1e5
