@@ -32,9 +32,7 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS", 2))
 TURN = 0.1  # seconds
 ANALYTIC = dict(n=2000, d=64, depth=3)
 MLP = dict(kind="mlp", n=128, d=64, width=1024, depth=3, outputs=1, dtype="float32")
-NEURAL_TANGENTS = [
-    f"neural-tangents, {how}" for how in ("structured derivatives", "vector products", "contraction")
-]
+NEURAL_TANGENTS = [f"neural-tangents, {how}" for how in ("structured derivatives", "vector products")]
 TORCH = ["torch.func, vmap(jacrev)", "torch, a loop"]
 OURS = "ntkutils, empirical"
 
@@ -60,6 +58,7 @@ def analytic():
                 yield row(group, activation + ", biases" * bool(bias_std), both, arguments)
         relu = ANALYTIC | dict(dtype=dtype)
         yield row(group, "relu, two sets", both, relu | dict(pair=True))
+        yield row(group, "relu, 50 points", both, relu | dict(n=50))
         yield row(group, "relu, 4000 points", both, relu | dict(n=4000))
         yield row(group, "relu, depth 10", both, relu | dict(depth=10))
         floors = ["ntkutils", "matrix product", "roots and arc tangents"]
@@ -75,8 +74,10 @@ def empirical():
     everybody = [OURS, *NEURAL_TANGENTS, *TORCH]
     yield row("MLP", "float32", everybody, MLP)
     yield row("MLP", "ten outputs, 32 points", everybody, MLP | dict(n=32, outputs=10))
-    yield row("MLP", "width 64, 512 points", everybody, MLP | dict(n=512, width=64))
-    yield row("MLP, float64", "float64", everybody, MLP | dict(dtype="float64"))
+    narrow = ["neural-tangents, contraction", *TORCH]  # which takes ten seconds at width 1024
+    yield row("MLP", "width 64, 256 points", everybody[:3] + narrow, MLP | dict(n=256, width=64))
+    few = [OURS, NEURAL_TANGENTS[0], TORCH[0]]
+    yield row("MLP, float64", "float64", few, MLP | dict(dtype="float64"))
     yield row("MLP, one processor", "float32", [OURS, *NEURAL_TANGENTS[:1]], MLP, threads=1)
     yield row("limit, MLP", "float32", [OURS, "its matrix products"], MLP)
     layers = MLP | dict(kind="torch mlp")
@@ -84,11 +85,11 @@ def empirical():
     yield row("torch's layers", "ten outputs, 32 points", [OURS, *TORCH], layers | dict(n=32, outputs=10))
     images = [OURS, "ntkutils, one chunk", *TORCH]
     cnn = dict(kind="cnn", n=20, tests=5)
-    yield row("convolutions", "CNN, 20 against 5", [*images, "torch.func, vector products"], cnn, 4)
+    yield row("convolutions", "CNN, 20 against 5", [*images, "torch.func, vector products"], cnn)
     small = dict(kind="resnet", n=16, channels=16, blocks=1)
-    yield row("convolutions", "ResNet-10, 16 channels, 16 images", images, small, 4)
-    large = dict(kind="resnet", n=4, channels=64, blocks=2)
-    yield row("convolutions", "ResNet-18, 4 images", images, large, 3)
+    yield row("convolutions", "ResNet-10, 16 channels, 16 images", images, small)
+    large = dict(kind="resnet", n=2, channels=64, blocks=2)
+    yield row("convolutions", "ResNet-18, 2 images", images, large)
 
 
 def growth():

@@ -24,6 +24,7 @@ def ratio(theirs, ours):
     ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
     low, high, level = interval(ratios)
     verdict = "faster" if low > 1 else "slower" if high < 1 else "no difference seen"
+    verdict = verdict if level >= LEVEL else "too few rounds to say"
     return {
         "median": statistics.median(ratios),
         "low": low,
