@@ -202,8 +202,9 @@ def agree(one, values):
     double = one["arguments"].get("dtype") == "float64"
     (_, first), *others = values.items()
     for name, value in others:
+        assert value.shape == first.shape, (one["name"], name, value.shape, first.shape)
         error = np.abs(value - first).max() / np.abs(first).max()
-        assert value.shape == first.shape and error < (1e-6 if double else 1e-2), (one["name"], name, error)
+        assert error < (1e-6 if double else 1e-2), (one["name"], name, error)
 
 
 def main(target, *selection):
