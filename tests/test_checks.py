@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ntkutils.checks import Check, CheckFailed, check, compare
+from ntkutils.checks import Check, CheckFailed, PowerlessCheckError, check, compare
 
 
 def test_an_exact_check_names_the_worst_entry():
@@ -95,3 +95,115 @@ def test_an_inequality_holds_or_names_the_worst_entry():
         compare("eq-c", [2.0], [1.0], "torch", "x", inequality=">")
     with pytest.raises(ValueError, match="either bound"):
         compare("eq-c", [2.0], [1.0], "torch", "x", inequality=">=", bound=1.0)
+
+
+# ---- Wrong formulas that have to be rejected --------------------------------------------------
+
+
+def test_a_wrong_formula_that_passes_is_an_error_that_names_it():
+    right = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    wrong = {"2 for 1": 2 * right, "without the small term": right + 1e-9}
+    held = compare("eq-a", right, right, "autodiff", "x", bound=1e-12, wrong=wrong)
+    assert held.wrong == ("2 for 1", "without the small term")
+    assert held.line == compare("eq-a", right, right, "autodiff", "x", bound=1e-12).line
+    with pytest.raises(
+        PowerlessCheckError, match=r"eq-a against autodiff \(x\): .*'without the small term'"
+    ):
+        compare("eq-a", right, right, "autodiff", "x", bound=1e-8, wrong=wrong)
+    with pytest.raises(PowerlessCheckError, match=r"'the same'.*error is 0 of the largest, bound 1e-12"):
+        compare("eq-a", right, right, "autodiff", "x", bound=1e-12, wrong={"the same": right})
+    with pytest.raises(CheckFailed, match="'2 for 1' passes"):
+        check("eq-a", right, right, oracle="autodiff", against="x", bound=2.0, wrong=wrong)
+    # one entry that differs is enough, and the first that passes is named
+    other = right.clone()
+    other[1] += 1e-6
+    compare("eq-a", right, right, "autodiff", "x", bound=1e-8, wrong={"index": other})
+
+
+def test_samples_that_do_not_resolve_a_wrong_formula_are_powerless():
+    samples = 3 + torch.randn(400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    right = torch.full((2,), 3.0, dtype=torch.float64)
+    common = dict(oracle="torch", against="400 networks", z=4, resolution=0.02)
+    assert compare("eq-b", right, samples, wrong={"4 for 3": right * 4 / 3}, **common).wrong == ("4 for 3",)
+    with pytest.raises(PowerlessCheckError, match=r"'3.1 for 3' passes.*standard errors"):
+        compare("eq-b", right, samples, wrong={"3.1 for 3": right + 0.1}, **common)
+    # a small wrong formula is not rejected for being resolved badly
+    zero = torch.zeros(2, dtype=torch.float64)
+    with pytest.raises(PowerlessCheckError, match="'nothing'"):
+        compare(
+            "eq-b", right, samples * 100 - 297, wrong={"nothing": zero}, **(common | dict(resolution=9))
+        )
+
+
+def test_a_bound_far_from_what_it_bounds_is_powerless():
+    measured = [1.0, 2.9]
+    held = compare("eq-c", [2.0, 3.0], measured, "torch", "x", inequality=">=", wrong={"less": [2.0, 2.8]})
+    assert held.wrong == ("less",) and held.sees == pytest.approx(1 - 2.9 / 3, abs=1e-15)
+    with pytest.raises(PowerlessCheckError, match=r"'2.95 for 3' passes.*0.983 of the bound"):
+        compare(
+            "eq-c", [2.0, 3.0], measured, "torch", "x", inequality=">=", wrong={"2.95 for 3": [2.0, 2.95]}
+        )
+    for twin in ([0.0, 3.0], [-1.0, 3.0]):  # the larger side of a wrong formula may be anything
+        compare("eq-c", [2.0, 3.0], measured, "torch", "x", inequality=">=", wrong={"sign": twin})
+    with pytest.raises(PowerlessCheckError):
+        compare(
+            "eq-c", [2.0, 3.0], [-2.0, -2.9], "torch", "x", inequality=">=", wrong={"sign": [-1.0, -2.0]}
+        )
+    with pytest.raises(PowerlessCheckError):
+        compare("eq-c", [1.0], [4.0], "torch", "x", inequality="<=", wrong={"3": [3.0]})
+    assert compare("eq-c", [1.0], [4.0], "torch", "x", inequality="<=", wrong={"5": [5.0]}).sees == 3
+    assert compare("eq-c", [-1.0], [4.0], "torch", "x", inequality="<=").sees is None
+    with pytest.raises(CheckFailed):
+        compare("eq-c", [1.0], [torch.nan], "torch", "x", inequality="<=")
+
+
+def test_a_wrong_formula_has_the_shape_of_the_right_one_and_is_finite():
+    for twin in ([1.0], [[1.0, 2.0]], 3.0):
+        with pytest.raises(
+            ValueError, match=r"wrong\['x'\]: expected finite values of shape \(2,\), got \("
+        ):
+            compare("eq-a", [1.0, 2.0], [1.0, 2.0], "autodiff", "x", bound=1e-12, wrong={"x": twin})
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="got some that are not"):
+            compare("eq-a", [1.0, 2.0], [1.0, 2.0], "torch", "x", bound=1e-12, wrong={"x": [1.0, value]})
+
+
+SAMPLES = 3 + torch.randn(400, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "formula, expected, options",
+    [
+        ([1.0, -2.0, 1e-9], [1.0, -2.0, 1e-9], dict(bound=1e-12)),
+        ([1.0, -2.0, 1e-9], [1.0 + 5e-4, -2.0 + 1e-3, 0.0], dict(bound=1e-3)),
+        ([0.0, -2.0, 3.0], [1e-3, -2.0 - 2e-3, 3.0], dict(bound=1e-3)),
+        ([3.0, 3.0, 3.0], SAMPLES, dict(z=4, resolution=0.02)),
+        ([2.0, 3.0], [1.0, 2.9], dict(inequality=">=")),
+        ([2.0, 3.0], [4.0, 5.9], dict(inequality="<=")),
+    ],
+)
+def test_sees_is_where_the_comparison_itself_begins_to_reject(formula, expected, options):
+    formula = torch.tensor(formula, dtype=torch.float64)
+    sees = compare("eq-a", formula, expected, "torch", "x", **options).sees
+    passes = []
+    for factor in (0.999, 1.001):
+        for sign in {">=": [-1], "<=": [1]}.get(options.get("inequality"), [-1, 1]):
+            try:
+                compare("eq-a", formula * (1 + sign * factor * sees), expected, "torch", "x", **options)
+                passes.append(factor)
+            except CheckFailed:
+                pass
+    assert 0.999 in passes and 1.001 not in passes
+
+
+def test_no_factor_changes_zero():
+    assert compare("eq-a", [0.0], [0.0], "autodiff", "x", bound=1e-12).sees is None
+    assert compare("eq-a", [1.0], [1.0], "autodiff", "x", bound=0.0).sees == 2**-52
+
+
+def test_what_is_approximate_is_named():
+    held = compare("eq-a", [1.0], [1.0], "autodiff", "x", bound=1e-4, approximate="a step of 1e-4")
+    assert (held.kind, held.approximate) == ("approximate", "a step of 1e-4")
+    assert held.line == compare("eq-a", [1.0], [1.0], "autodiff", "x", bound=1e-4).line
+    with pytest.raises(ValueError, match="approximate"):
+        compare("eq-a", [1.0], [2.0], "torch", "x", inequality="<=", approximate="a step")

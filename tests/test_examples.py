@@ -29,6 +29,7 @@ def public():
             yield f"ntkutils.spectrum.{name}", thing
     yield "ntkutils.dynamics.Prediction", dynamics.Prediction
     yield "ntkutils.checks.CheckFailed", checks.CheckFailed
+    yield "ntkutils.checks.PowerlessCheckError", checks.PowerlessCheckError
     yield "ntkutils.quadrature.QuadratureError", quadrature.QuadratureError
 
 
