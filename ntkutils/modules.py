@@ -40,6 +40,7 @@ class SlowRoadWarning(UserWarning):
         ...         f = super().forward
         ...         return torch.stack([f(z) if z[0] > 0 else 0 * z[:1] for z in x])
         >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
         ...     K = nu.empirical_ntk(Branch(2, 1).double(), torch.eye(2).double())
         >>> caught[0].category.__name__, K.tolist()  # |x|² + 1, and 0
         ('SlowRoadWarning', [[2.0, 0.0], [0.0, 0.0]])

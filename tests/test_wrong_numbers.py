@@ -496,7 +496,7 @@ def by_autograd(make, shape, **options):
                 out = model(x[i : i + 1]).flatten()
                 if a == len(out):
                     break
-                out[a].backward()
+                out.requires_grad and out[a].backward()
                 grads = [
                     torch.zeros_like(p) if p.grad is None else p.grad.to_dense()
                     for p in model.parameters()
