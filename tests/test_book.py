@@ -62,8 +62,6 @@ def check_problems(chapters):
 
 # what the chapters still lack
 POWERLESS = {
-    "eq-cg",
-    "eq-nystroem",
     "eq-features",
     "eq-hermite",
     "eq-derivative",
@@ -87,15 +85,6 @@ POWERLESS = {
     "eq-fourth-moment",
     "eq-posterior-mean",
     "eq-posterior-covariance",
-    "eq-nt-inputs",
-    "eq-nt-time",
-    "eq-nt-ridge",
-    "eq-shift",
-    "eq-circle-even",
-    "eq-odd-part",
-    "eq-decay",
-    "eq-corners",
-    "eq-timetable",
     "eq-remainder",
     "eq-layers",
     "eq-descent",
@@ -152,13 +141,10 @@ POWERLESS = {
 }
 INEXACT = {
     "eq-chaos",
-    "eq-corners",
     "eq-cusp",
-    "eq-decay",
     "eq-ensemble-covariance",
     "eq-ensemble-excess",
     "eq-ensemble-mean",
-    "eq-nt-time",
     "eq-order",
     "eq-quarter",
     "step-gap",
