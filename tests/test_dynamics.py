@@ -3,6 +3,7 @@
 import math
 import re
 
+import mpmath
 import pytest
 import scipy.integrate
 import torch

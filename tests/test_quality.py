@@ -27,4 +27,5 @@ def test_a_relative_tolerance_says_its_absolute_one():
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "approx":
                 named = {keyword.arg for keyword in call.keywords}
-                assert "abs" in named, f"{path.relative_to(ROOT)}, line {call.lineno}: approx without abs=..."
+                where = f"{path.relative_to(ROOT)}, line {call.lineno}"
+                assert "abs" in named, f"{where}: approx without abs=..."
