@@ -30,6 +30,14 @@ class SingularKernelError(ValueError):
     """
 
 
+def missing(module: str, needs: str, extra: str, error: ImportError) -> ImportError:
+    """The error of a module that needs more than the package does."""
+    return ImportError(
+        f"{module}: expected {needs}, which cannot be imported ({error}); in a copy of the book's "
+        f'repository: pip install ".[{extra}]" (what PyPI has by the name ntkutils is another package)'
+    )
+
+
 def require_tensor(x: object, name: str) -> Tensor:
     """Return ``x`` if it is a finite float32 or float64 tensor; raise TypeError or ValueError if not."""
     if not isinstance(x, Tensor):

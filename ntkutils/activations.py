@@ -198,7 +198,10 @@ def leaky_relu(alpha: float = 0.01) -> Activation:
         tensor([-0.5000,  0.5000,  1.0000], dtype=torch.float64)
     """
     alpha = _require_real(alpha, "alpha")
-    return _piecewise_linear(f"leaky_relu({alpha!r})", alpha)
+    name = f"leaky_relu({alpha!r})"
+    if alpha == 0:
+        return dataclasses.replace(relu, name=name)
+    return _piecewise_linear(name, alpha)
 
 
 relu = _normalised(

@@ -244,7 +244,8 @@ def test_every_activation_at_extreme_norms(phi, size):
 def test_an_overflow_says_which_norms_came(phi, bias_std, sd, kernel):
     """The larger of both sides', as the first layer makes it: 3·10 beside 40 gives 50."""
     large = torch.full((2, 1), 10.0 if phi == "exp" else 1e200, dtype=F64)
-    words = rf"{phi}: expected second moments.*of the first pre-activations of up to {sd}$"
+    size = r"\(depth 2, weight_std 3\)"
+    words = rf"{phi}: expected second moments.*of the first pre-activations {size} of up to {sd}$"
     for x1, x2 in ((large, None), (large, large / 10), (large / 10, large)):
         with pytest.raises(OverflowError, match=words):
             kernel(x1, x2, depth=2, activation=phi, weight_std=3.0, bias_std=bias_std)
