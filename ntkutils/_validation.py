@@ -48,6 +48,10 @@ def require_tensor(x: object, name: str) -> Tensor:
         raise TypeError(f"{name}: expected a torch.Tensor, got {kind}{hint}")
     if x.dtype not in FLOATS:
         raise TypeError(f"{name}: expected dtype float32 or float64, got {x.dtype}")
+    if x.layout != torch.strided:
+        raise TypeError(
+            f"{name}: expected a dense tensor, got layout {x.layout} (its to_dense() makes one)"
+        )
     if x.is_meta:
         raise ValueError(f"{name}: expected a tensor that holds numbers, got one on the device meta")
     bad = ~torch.isfinite(torch.func.debug_unwrap(x))  # also within a transform of torch.func

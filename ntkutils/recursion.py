@@ -246,7 +246,10 @@ def _kernel(
         weight_var, bias_var = variance(weight_std, "weight_std"), variance(bias_std, "bias_std")
         phi = get(activation)
         check_that.require_memory(which, x1, x2)
-        return kernel(which, x1, x2, phi, depth, weight_var, bias_var)
+        if not torch.is_autocast_enabled(x1.device.type):
+            return kernel(which, x1, x2, phi, depth, weight_var, bias_var)
+        with torch.autocast(x1.device.type, enabled=False):  # its products have three digits
+            return kernel(which, x1, x2, phi, depth, weight_var, bias_var)
     except RuntimeError as error:
         if not str(error).startswith("vmap"):
             raise
