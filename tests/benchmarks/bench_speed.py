@@ -228,6 +228,8 @@ def main(target, *selection):
         "date": date.today().isoformat(),
         "load before": round(os.getloadavg()[0], 2),
     } | {name: version(name) for name in ("torch", "jax", "neural-tangents", "numpy")}
+    if small:
+        machine["sizes"] = "tiny, to try it out: the numbers mean nothing"
     rows = {(one["group"], one["name"]): one for part in PARTS for one in part()}
     chosen = [
         tiny(one) if small else one for (group, _), one in rows.items() if group in groups or not groups
