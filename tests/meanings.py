@@ -932,10 +932,10 @@ def _():
 
 @of("step-inverse-angle")
 def _():
-    cases = []
-    for theta in (1e-2, 1e-3):
-        cases.append({r"\theta_{l}": theta, r"\theta_{l+1}": after_a_layer(theta), "O(*)": Small(0.1)})
-    return cases
+    return [
+        {r"\theta_{l}": theta, r"\theta_{l+1}": after_a_layer(theta), "O(*)": Small(0.1)}
+        for theta in (1e-2, 1e-3)
+    ]
 
 
 @of("step-angle", tolerance=2e-7)
