@@ -173,6 +173,37 @@ def test_derivatives_of_laws(law):
     assert gradgradcheck(with_kernels, leaves, fast_mode=True)
 
 
+@pytest.mark.parametrize("which", ["flow", "descent"])
+def test_derivatives_of_several_times_and_coupled_outputs(which):
+    """A kernel (n, n, o, o), of which each output is its own copy: every eigenvalue is there twice."""
+    base = torch.einsum("ij,ab->ijab", with_spectrum([0.5, 1.0]), torch.eye(2, dtype=F64))
+    y, rows = normal(0, 2, 2), normal(1, 1, 2, 2, 2)
+    amounts = torch.tensor([0.0, 2.0, INF, 1.0], dtype=F64)
+
+    def predict(M, y, rows):
+        K = base + M + M.permute(1, 0, 3, 2)
+        prediction = train(which, K, y, amounts, 0.3, test_kernel=rows)
+        return prediction.train, prediction.test
+
+    leaves = [leaf.requires_grad_() for leaf in (0 * base, y, rows)]
+    assert gradcheck(predict, leaves, check_forward_ad=True, fast_mode=True)
+    assert gradgradcheck(predict, leaves, fast_mode=True)
+    alone = [train(which, base, y, t, 0.3, test_kernel=rows) for t in amounts.tolist()]
+    assert (predict(*leaves)[1] - torch.stack([one.test for one in alone])).abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("which, amount", [("flow", 0.3), ("flow", INF), ("descent", 6), ("descent", INF)])
+def test_derivatives_in_float32(which, amount):
+    """At equal eigenvalues, to its precision."""
+    slopes = []
+    for dtype in (F64, torch.float32):
+        K = (with_spectrum([0.5, 2.0, 2.0, 2.0]).to(dtype)).requires_grad_()
+        y, rows = normal(1, 4).to(dtype), normal(2, 2, 4).to(dtype)
+        out = train(which, K, y, amount, 0.25, test_kernel=rows).test.sum()
+        slopes.append(torch.autograd.grad(out, K)[0].double())
+    assert (slopes[0] - slopes[1]).abs().max() < 1e-5 * slopes[0].abs().max()
+
+
 def test_what_requires_a_derivative_and_does_not_get_one():
     K, y, rows = with_spectrum([0.5, 1.0, 1.0]), normal(0, 3), normal(1, 2, 3)
     for amount in (2.0, INF):
