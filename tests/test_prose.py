@@ -32,7 +32,7 @@ ELSEWHERE = re.compile(
 )
 FORMULA = re.compile(r"\$[^$]+\$")
 NUMBER = re.compile(
-    r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+(?=\s?(?:%|percent))|\d{2,})(?![\w]|,\d{3})"
+    r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+(?=\s?(?:%|percent))|\d{2,})(?!\w|,\d{3}|\.\d)"
 )
 UNIT = re.compile(r"\s?(?:%|percentage points|percent)")
 WORD = re.compile(r"[\s-]*([^\W\d_]+)?")
