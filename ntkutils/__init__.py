@@ -7,7 +7,7 @@ from . import activations
 from ._validation import SingularKernelError
 from .activations import Activation
 from .checks import check
-from .dynamics import gradient_descent, gradient_flow
+from .dynamics import DivergedError, gradient_descent, gradient_flow
 from .empirical import empirical_ntk, empirical_ntk_by_backward, empirical_ntk_by_layer
 from .ensembles import Gaussian, posterior, trained_ensemble
 from .hessian import ConvergenceError, hessian_norm, one_layer_hessian_eigenvalues
@@ -16,7 +16,7 @@ from .mlp import MLP
 from .rates import Exponent, exponent
 from .recursion import nngp, ntk
 from .sampling import sample_ntk_by_layer
-from .training import DivergedError, Trace, train, train_linearized
+from .training import Trace, train, train_linearized
 
 __all__ = [
     "MLP",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import _validation as check_that
-from .dynamics import Prediction, gradient_descent
+from .dynamics import DivergedError, Prediction, gradient_descent
 from .empirical import empirical_ntk
 from .mlp import MLP
 
@@ -47,27 +47,6 @@ class Trace:
     moved: Tensor
     norms: Tensor
     model: MLP
-
-
-class DivergedError(FloatingPointError):
-    """Training led to numbers that are not finite.
-
-    Attributes:
-        trace: the :class:`Trace` up to there.
-
-    Example:
-        >>> model = nu.MLP(1, width=1, depth=0, dtype=torch.float64)
-        >>> one = torch.ones(1).double()
-        >>> try:
-        ...     nu.train(model, one[:, None], one, learning_rate=1e100, steps=9)
-        ... except nu.DivergedError as error:
-        ...     print(error.trace.steps.tolist())  # the error has grown by 1e100 in each
-        [0, 1, 2, 3]
-    """
-
-    def __init__(self, message: str, trace: Trace) -> None:
-        super().__init__(message)
-        self.trace = trace
 
 
 def train(
@@ -173,7 +152,7 @@ def train_linearized(
 
     Returns:
         The outputs ``train`` and ``test``, shaped as those of a :class:`Trace` (without the axis T
-        for one number of steps), and the kernels' ``eigenvalues``, shape ([S,] n·o) or ([S,] n).
+        for one number of steps), and the ``kernel`` of each, shape ([S,] n·o, n·o).
 
     Raises:
         SingularKernelError, TypeError, ValueError: as :func:`ntkutils.gradient_descent`, and for
@@ -207,13 +186,13 @@ def train_linearized(
         for s in range(len(f0))
     ]  # fmt: skip
     if model.copies is None:
-        train, test, eigenvalues = copies[0].train, copies[0].test, copies[0].eigenvalues
+        train, test, kernel = copies[0].train, copies[0].test, copies[0].kernel
     else:
         axis = torch.as_tensor(steps).ndim
         train = torch.stack([one.train for one in copies], axis)
         test = torch.stack([one.test for one in copies if one.test is not None], axis)
-        eigenvalues = torch.stack([one.eigenvalues for one in copies])
-    return Prediction(train, None if x_test is None else test, eigenvalues)
+        kernel = torch.stack([one.kernel for one in copies])
+    return Prediction(train, None if x_test is None else test, kernel)
 
 
 def _descend(model: MLP, h: list[Tensor], slopes: list[Tensor], delta: Tensor) -> None:

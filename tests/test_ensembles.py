@@ -97,11 +97,11 @@ def test_networks_have_this_law(ridge, normal):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (dict(targets=torch.ones(8)), "x and targets: expected the same dtype"),
-        (dict(targets=torch.ones(8, 1).double()), r"targets: expected shape \(8,\).*got \(8, 1\)"),
+        (dict(targets=torch.ones(8)), "kernel and targets: expected the same dtype"),
+        (dict(targets=torch.ones(5, 10).double()), r"targets: .*\(8,\), .* or \(8, o\) .*got \(5, 10\)"),
         (dict(targets=torch.full((8,), math.nan).double()), "targets: expected finite"),
         (dict(x_test=torch.ones(2, 3).double()), "the same number of features"),
-        (dict(x=torch.ones(8, 4).double()), "kernel: expected a smallest eigenvalue above"),
+        (dict(x=torch.ones(8, 4).double()), "kernel: expected one that has an inverse"),
         (dict(activation="rely"), "rely"),
     ],
 )

@@ -1,12 +1,14 @@
 """Kernel regression at growing n, on 1 and 2 workers of 2 GB: `make beyond` runs this and stores it.
 
-python tests/benchmarks/beyond.py RESULTS.json [N:WORKERS ...]
+python tests/benchmarks/beyond.py RESULTS.json [N:WORKERS ...] [complete | complete:N ...]
 
 Without a selection all rows are measured; each is stored as soon as it is. What the chapter says
-of sizes, times, bytes and memory is read from that file.
+of sizes, times, bytes and memory is read from that file. "complete" measures whole solutions, from
+the points to the coefficients: by Cholesky's factorisation in one memory, and by `regression`.
 """
 
 import json
+import multiprocessing
 import os
 import statistics
 import sys
@@ -29,6 +31,7 @@ SIZES, WORKERS, MEMORY = (2000, 5000, 10_000, 20_000, 50_000), (1, 2), "2 GB"
 D, NETWORK = 10, dict(depth=3, activation="relu")
 OPTIONS = dict(ridge=1.0, tol=1e-6)
 IN_MEMORY, ON_THE_FLY = 10_000, 20_000  # up to which n these are measured, too
+COMPLETE, THREADS = {2000: 3, 5000: 3, 10_000: 3, 20_000: 1}, 2  # n: rounds; threads, or workers
 
 
 def data(n):
@@ -124,22 +127,109 @@ def in_memory(x, y, x_test):
     return (nu.ntk(x_test, x, **NETWORK).double() @ alpha)[:, 0].to(y)
 
 
+# ---- Whole solutions: from the points to the coefficients, each turn in processes of its own -------
+
+
+def by_cholesky(dtype, n):
+    """All of it in one memory; the factor takes the place of the kernel."""
+    torch.set_num_threads(THREADS)
+
+    def solve(x, y):
+        K = nu.ntk(x, **NETWORK).to(dtype)
+        K.diagonal().add_(OPTIONS["ridge"])
+        return torch.cholesky_solve(y.to(dtype)[:, None], torch.linalg.cholesky(K, out=K))[:, 0].double()
+
+    x, y, _ = data(n)
+    solve(x[:500], y[:500])  # loads what is loaded at first use
+    began = time.process_time()
+    seconds, alpha = timed(lambda: solve(x, y))
+    return seconds, time.process_time() - began, peak(), alpha
+
+
+def without_the_matrix(n):
+    """Conjugate gradient on as many workers, with an empty store; the workers are there already."""
+    x, y, _ = data(n)
+    with (
+        tempfile.TemporaryDirectory() as store,
+        nd.cluster(workers=THREADS, memory_limit=MEMORY) as client,
+    ):
+        of_workers(client, lambda: nu.ntk(torch.eye(D), **NETWORK).sum().item())  # imports, once
+        before = time.process_time() + sum(of_workers(client, time.process_time))
+        seconds, solution = timed(
+            lambda: nd.regression(x, y, client=client, store=store, **OPTIONS, **NETWORK)
+        )
+        cpu = time.process_time() + sum(of_workers(client, time.process_time)) - before
+        return seconds, cpu, max(of_workers(client, peak)), solution.coefficients.double()
+
+
+WAYS = {
+    "Cholesky, float64": lambda n: by_cholesky(torch.float64, n),
+    "Cholesky, float32": lambda n: by_cholesky(torch.float32, n),
+    f"regression, {THREADS} workers": without_the_matrix,
+}
+
+
+def turn(connection, way, n):
+    *figures, alpha = WAYS[way](n)
+    connection.send((*figures, alpha.numpy()))
+
+
+def alone(way, n):
+    """One turn, in a process that ends with it."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=turn, args=(there, way, n))
+    process.start()
+    there.close()
+    *figures, alpha = here.recv()
+    process.join()
+    return *figures, torch.from_numpy(alpha)
+
+
+def complete(n, rounds):
+    """A row for each way; the ways take turns. Errors are those of the coefficients, beside float64's."""
+    rows = [{"n": n, "way": way, "threads": THREADS, "load": os.getloadavg()[0]} for way in WAYS]
+    exact = None
+    for _ in range(rounds):
+        for row in rows:
+            seconds, cpu, most, alpha = alone(row["way"], n)
+            exact = alpha if exact is None else exact  # of the first way
+            row.setdefault("seconds", []).append(seconds)
+            row.setdefault("cpu_seconds", []).append(cpu)
+            row |= {"peak_bytes": most, "error": ((alpha - exact).norm() / exact.norm()).item()}
+            print(n, row["way"], f"{seconds:.2f} s, CPU {cpu:.2f} s", flush=True)
+            assert row["error"] < 1e-3
+    return rows
+
+
 def main(target, *selection):
     target = Path(target)
-    chosen = [tuple(map(int, one.split(":"))) for one in selection]
-    stored = json.loads(target.read_text()) if chosen and target.exists() else {"rows": []}
-    stored["machine"] = {
+    chosen = [tuple(map(int, one.split(":"))) for one in selection if "complete" not in one]
+    whole = [int(n) for one in selection if "complete" in one for n in one.split(":")[1:] or COMPLETE]
+    stored = json.loads(target.read_text()) if selection and target.exists() else {"rows": []}
+    machine = {
         "processor": cpuinfo.get_cpu_info().get("brand_raw", "unknown"),
         "processors": os.cpu_count(),
         "date": date.today().isoformat(),
     } | {name: version(name) for name in ("torch", "dask", "zarr")}
-    stored["task"] = {"d": D, "dtype": "float32", "memory_limit": MEMORY, **OPTIONS, **NETWORK}
-    for n, workers in chosen or [(n, workers) for n in SIZES for workers in reversed(WORKERS)]:
+
+    def store():
+        target.write_text(json.dumps(stored, indent=1) + "\n")
+
+    if chosen or not selection:
+        stored["machine"] = machine
+        stored["task"] = {"d": D, "dtype": "float32", "memory_limit": MEMORY, **OPTIONS, **NETWORK}
+    for n, workers in chosen or [(n, w) for n in SIZES for w in reversed(WORKERS) if not selection]:
         row = measure(n, workers)
         others = [one for one in stored["rows"] if (one["n"], one["workers"]) != (n, workers)]
         stored["rows"] = sorted([*others, row], key=lambda one: (one["n"], one["workers"]))
-        target.write_text(json.dumps(stored, indent=1) + "\n")
+        store()
         print({key: value for key, value in row.items() if key != "history"}, flush=True)
+    for n in whole if selection else COMPLETE:
+        rows = complete(n, COMPLETE.get(n, 1))
+        others = [one for one in stored.get("complete", {}).get("rows", []) if one["n"] != n]
+        stored["complete"] = {"machine": machine, "rows": sorted(others + rows, key=lambda one: one["n"])}
+        store()
 
 
 if __name__ == "__main__":
