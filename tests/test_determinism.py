@@ -38,7 +38,7 @@ RANDOM = {
     "sampled kernels": lambda: nu.sample_ntk_by_layer(X[:3], **SAMPLING, generator=seeded(7)),
     "training": lambda: nu.train(model(), X, Y, learning_rate=0.01, steps=20).train,
     "norm of a Hessian": lambda: nu.hessian_norm(model(), X[:2]),
-    "fitted exponent": lambda: torch.tensor(astuple(nu.exponent(NOISY, seed=3))),
+    "fitted exponent": lambda: torch.tensor(astuple(nu.exponent(NOISY))[:4]),
 }
 
 
@@ -56,7 +56,6 @@ def test_the_same_seed_gives_the_same_numbers(name):
 def test_another_seed_gives_other_numbers():
     make = lambda seed: nu.MLP(3, 4, 1, generator=seeded(seed), dtype=F64)  # noqa: E731
     assert not torch.equal(make(0)(X), make(1)(X))
-    assert nu.exponent(NOISY, seed=3) != nu.exponent(NOISY, seed=4)
     torch.manual_seed(0)
     first = nu.MLP(3, 4, 1)
     torch.manual_seed(0)  # without a generator, torch's own
