@@ -119,6 +119,7 @@ NOT_PARSED = {
     "eq-smooth-law": "expectations for any activation",
     "eq-alpha": "an identity of two losses",
     "eq-main": "a limit",
+    "eq-main-descent": "a limit",
     "eq-ensemble-mean": "matrix products",
     "eq-ensemble-covariance": "matrix products",
     "eq-ensemble-excess": "matrix products",
