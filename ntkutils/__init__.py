@@ -13,6 +13,7 @@ from .ensembles import Gaussian, posterior, trained_ensemble
 from .hessian import ConvergenceError, hessian_norm, one_layer_hessian_eigenvalues
 from .linearization import linearize, parameters_of
 from .mlp import MLP
+from .modules import SlowRoadWarning
 from .rates import Exponent, exponent
 from .recursion import nngp, ntk
 from .sampling import sample_ntk_by_layer
@@ -26,6 +27,7 @@ __all__ = [
     "Exponent",
     "Gaussian",
     "SingularKernelError",
+    "SlowRoadWarning",
     "Trace",
     "activations",
     "check",

@@ -40,7 +40,7 @@ def require_tensor(x: object, name: str) -> Tensor:
         raise TypeError(f"{name}: expected dtype float32 or float64, got {x.dtype}")
     if x.is_meta:
         raise ValueError(f"{name}: expected a tensor that holds numbers, got one on the device meta")
-    bad = ~torch.isfinite(x)
+    bad = ~torch.isfinite(torch.func.debug_unwrap(x))  # also within a transform of torch.func
     if bad.any():
         where = tuple(bad.nonzero()[0].tolist())
         raise ValueError(
@@ -48,6 +48,13 @@ def require_tensor(x: object, name: str) -> Tensor:
             f"the first at index {where}"
         )
     return x
+
+
+def require_examples(x: object, name: str) -> Tensor:
+    """Return ``x`` if it is a finite float32 or float64 tensor, or one of whole numbers (tokens)."""
+    if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()) and not x.is_meta:
+        return x
+    return require_tensor(x, name)
 
 
 def require_points(x: object, name: str = "x") -> Tensor:
@@ -83,6 +90,11 @@ def require_alike(a: Tensor, b: Tensor, name_a: str, name_b: str) -> None:
         raise ValueError(f"{name_a} and {name_b}: expected the same device, got {a.device} and {b.device}")
 
 
+def require_fitting(weights: Tensor, x: Tensor, name_weights: str, name_x: str) -> None:
+    """Raise TypeError or ValueError when numbers are of another dtype or device than the weights."""
+    require_alike(weights, x if x.is_floating_point() else x.to(weights.dtype), name_weights, name_x)
+
+
 def require_memory(which: str, x1: Tensor, x2: Tensor) -> None:
     """Raise MemoryError when a kernel of ``x1`` and ``x2`` is larger than what the device has free."""
     needed = len(x1) * len(x2) * x1.element_size()
@@ -90,7 +102,7 @@ def require_memory(which: str, x1: Tensor, x2: Tensor) -> None:
     if needed > free:
         raise MemoryError(
             f"x1 and x2: expected a kernel that fits into memory, got {len(x1)} x {len(x2)} entries of "
-            f"{x1.dtype}, {_readable(needed)}, where {_readable(free)} are free; compute blocks of rows, "
+            f"{x1.dtype}, {readable(needed)}, where {readable(free)} are free; compute blocks of rows, "
             f"{which}(x1[i:j], x2), and use each before the next"
         )
 
@@ -116,7 +128,8 @@ def free_memory(device: torch.device) -> float:
     return min(limits, default=math.inf)
 
 
-def _readable(size: float) -> str:
+def readable(size: float) -> str:
+    """Say how many bytes, in words."""
     power = min(4, int(math.log10(max(size, 1)) // 3))
     return f"{size / 1000**power:.1f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 

@@ -6,13 +6,24 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from . import _validation as check_that
-from .linear_layers import gradients_of, inner_products, survey
+from .covariance import is_followed
+from .linear_layers import Gradients, gradients_of, inner_products, survey
 from .mlp import MLP
+from .modules import (
+    Function,
+    Weights,
+    are_transforms_active,
+    concrete,
+    in_short,
+    layers_of,
+    outside_transforms,
+    tolerance,
+    warn_slow,
+)
 
-BYTES_A_CHUNK = 2**28  # what the gradients of one chunk of examples may take: 256 MiB
+BYTES_A_CHUNK = 2**28  # what the gradients of one chunk of examples may take at least: 256 MiB
 
 
 def empirical_ntk_by_backward(model: nn.Module, x1: Tensor, x2: Tensor | None = None) -> Tensor:
@@ -21,15 +32,15 @@ def empirical_ntk_by_backward(model: nn.Module, x1: Tensor, x2: Tensor | None = 
     Two backward passes for every entry. The reference that :func:`empirical_ntk` is held against.
 
     Args:
-        model: a module with a scalar output for one example.
+        model: a module that treats the examples of a batch independently.
         x1: examples, shape (n1, ...).
         x2: examples, shape (n2, ...); ``x1`` if not given.
 
     Returns:
-        The kernel, shape (n1, n2).
+        The kernel, shape (n1, n2), or (n1, n2, o, o) for o > 1 outputs.
 
     Raises:
-        ValueError: for an MLP with copies.
+        TypeError, ValueError: as :func:`empirical_ntk`, and for an MLP with copies.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -39,15 +50,24 @@ def empirical_ntk_by_backward(model: nn.Module, x1: Tensor, x2: Tensor | None = 
         True
     """
     check_that.require_one_network(model)
-    x2 = x1 if x2 is None else x2
-    weights = [p for p in model.parameters() if p.requires_grad]
-    entries = torch.empty(len(x1), len(x2), dtype=weights[0].dtype, device=weights[0].device)
-    for i, x in enumerate(x1):
-        for j, x_tilde in enumerate(x2):
-            grads = torch.autograd.grad(model(x[None]).squeeze(), weights)
-            grads_tilde = torch.autograd.grad(model(x_tilde[None]).squeeze(), weights)
-            entries[i, j] = sum((g * g_tilde).sum() for g, g_tilde in zip(grads, grads_tilde, strict=True))
-    return entries
+    x1, x2 = _examples(model, x1, x2)
+    function = Function.of(model)
+    if not (len(x1) and len(x2)):
+        return function.like.new_empty(len(x1), len(x2))
+    function.require_one_example(x1.detach(), x2.detach())
+    o = function.call(x1[:1]).numel()
+    kernel = function.like.new_empty(len(x1), len(x2), o, o)
+    for i, j, a, b in itertools.product(range(len(x1)), range(len(x2)), range(o), range(o)):
+        grads = [_one_row(function, z[None].detach(), c) for z, c in ((x1[i], a), (x2[j], b))]
+        kernel[i, j, a, b] = sum((grads[0][name] * grads[1][name]).sum() for name in grads[0])
+    return _scalar_if_one(kernel)
+
+
+def _one_row(function: Function, x: Tensor, output: int, follow: bool = False) -> Weights:
+    out = function.call(x)
+    direction = torch.zeros_like(out)
+    direction.view(-1)[output] = 1
+    return function.gradient(out, direction, follow)
 
 
 def empirical_ntk(
@@ -55,27 +75,32 @@ def empirical_ntk(
 ) -> Tensor:
     r"""Return :math:`\langle\nabla f_x(w), \nabla f_{\tilde x}(w)\rangle` at the model's weights.
 
-    The sum runs over all parameters that require a gradient. An :class:`ntkutils.MLP` is taken
-    layer by layer and its gradients are never formed; any other module through
-    :mod:`torch.func`, in chunks of examples, where the gradients of linear layers' weights are not
-    formed either if each example is one vector to them.
+    The sum runs over all parameters that require a gradient. They are differentiated through
+    :mod:`torch.func`, in chunks of examples, and the gradients of linear layers' weights are not
+    formed if each example is one vector to them. In every call this is held to plain autograd on two
+    of the examples; a module that torch.func refuses or gets wrong is differentiated by plain autograd,
+    an example at a time, with a :class:`ntkutils.SlowRoadWarning` that says why.
+    The model itself is never called, but a copy of it: it stays as it is, and threads can share it.
     In neural-tangents: ``nt.empirical_ntk_fn(f, trace_axes=())``.
 
     Args:
-        model: any module that treats the examples of a batch independently.
-        x1: examples, shape (n1, ...); for an MLP (n1, in_features).
+        model: any module whose outputs for one example do not depend on the others in a batch, and are
+            the same at every call.
+        x1: examples, shape (n1, ...), of the weights' dtype or of whole numbers such as tokens.
         x2: examples, shape (n2, ...); ``x1`` if not given.
-        chunk_size: how many examples' gradients (of an MLP: layers) are held at a time; as many as
-            fit into 256 MiB if not given.
+        chunk_size: how many examples' gradients are held at a time; if not given, as many as fit
+            into 256 MiB or a quarter of the memory that is free, whichever is more.
 
     Returns:
         Shape (n1, n2) if the output for one example is a scalar or has one entry; else
         (n1, n2, o, o), where [i, j, a, b] belongs to outputs a at x1[i] and b at x2[j]. After a
-        leading axis of copies for an MLP that has them.
+        leading axis of copies for an MLP that has them. It can be differentiated in x1 and x2.
 
     Raises:
         TypeError, ValueError: for input that does not fit the model or is not finite, and for a
-            module whose outputs mix examples (batch normalization in training mode) or are random.
+            module that has no tangent kernel: its outputs mix examples (batch normalization in
+            training mode), are random or differ from call to call, are no tensor, or have no graph.
+        MemoryError: before any work, for a kernel that does not fit; says what to do instead.
 
     Example:
         >>> model = nu.MLP(2, width=1, depth=0, dtype=torch.float64)  # f = w·x, whose gradient is x
@@ -84,39 +109,32 @@ def empirical_ntk(
         tensor([[ 5.,  1.],
                 [ 1., 10.]], dtype=torch.float64)
     """
-    if isinstance(model, MLP):
-        x1, x2 = check_that.require_pair(x1, x2)
-        check_that.require_inputs(model, x1, "x1")
-        return _scalar_if_one(_of_mlp(model, x1, x2, chunk_size))
-    x1 = check_that.require_tensor(x1, "x1")
-    x2 = x1 if x2 is None else check_that.require_tensor(x2, "x2")
-    check_that.require_alike(x1, x2, "x1", "x2")
-    if x1.ndim == 0 or x1.shape[1:] != x2.shape[1:]:
-        raise ValueError(
-            f"x1 and x2: expected shapes (n1, ...) and (n2, ...) with equal examples, "
-            f"got {tuple(x1.shape)} and {tuple(x2.shape)}"
-        )
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    for weights in model.parameters():
-        check_that.require_alike(weights, x1, "the model's weights", "x1")
-    return _scalar_if_one(_by_jacobians(model, x1, x2, chunk_size))
+    x1, x2 = _examples(model, x1, x2)
+    if chunk_size is not None:
+        check_that.require_count(chunk_size, "chunk_size", least=1)
+    with torch.inference_mode(False):
+        if len(x2) < len(x1):  # the gradients of x2 are computed again for every chunk of x1
+            return _scalar_if_one(_in_chunks(model, x2, x1, chunk_size).transpose(-4, -3).mT)
+        return _scalar_if_one(_in_chunks(model, x1, x2, chunk_size))
 
 
-def empirical_ntk_by_layer(model: MLP, x1: Tensor, x2: Tensor | None = None) -> Tensor:
+def empirical_ntk_by_layer(model: nn.Module, x1: Tensor, x2: Tensor | None = None) -> Tensor:
     r"""Return the share of each layer's parameters in :func:`empirical_ntk`.
 
     Args:
-        model: an :class:`ntkutils.MLP` with L hidden layers.
-        x1: data points, shape (n1, in_features).
-        x2: data points, shape (n2, in_features); ``x1`` if not given.
+        model: an :class:`ntkutils.MLP` with L hidden layers, or any other module that has a kernel; its
+            layers are then the submodules with parameters of their own, in the order of
+            ``model.named_parameters()``.
+        x1: examples, shape (n1, ...).
+        x2: examples, shape (n2, ...); ``x1`` if not given.
 
     Returns:
-        Shape (L+1, n1, n2), or (L+1, n1, n2, o, o): entry j-1 is the share of w^(j) and b^(j);
-        their sum over the first axis is the kernel. An axis of copies comes second: (L+1, S, ...).
+        Shape (L+1, n1, n2), or (L+1, n1, n2, o, o): entry j-1 is the share of w^(j) and b^(j), 0 if
+        they do not require a gradient; their sum over the first axis is the kernel. An axis of copies
+        comes second: (L+1, S, ...).
 
     Raises:
-        TypeError, ValueError: for a model that is no MLP, and for input that does not fit it.
+        TypeError, ValueError: as :func:`empirical_ntk`, and without examples.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -126,138 +144,256 @@ def empirical_ntk_by_layer(model: MLP, x1: Tensor, x2: Tensor | None = None) -> 
         >>> len(shares), torch.allclose(sum(shares), nu.empirical_ntk(model, x))
         (3, True)
     """
-    if not isinstance(model, MLP):
-        raise TypeError(f"model: expected an ntkutils.MLP, got {type(model).__name__}")
-    x1, x2 = check_that.require_pair(x1, x2)
-    check_that.require_inputs(model, x1, "x1")
-    with torch.no_grad():
-        return torch.stack([_scalar_if_one(term) for term in _layer_terms(model, x1, x2)][::-1])
+    x1, x2 = _examples(model, x1, x2)
+    if not (len(x1) and len(x2)):
+        raise ValueError(f"x1 and x2: expected at least one example each, got {len(x1)} and {len(x2)}")
+    shares = dict(_Road.to(model, x1, x2).shares(x1, x2))
+    nothing = torch.zeros_like(next(iter(shares.values())))
+    return torch.stack(
+        [
+            _scalar_if_one(sum((shares[name] for name in names if name in shares), nothing))
+            for names in layers_of(model)
+        ]
+    )
+
+
+def _examples(model: nn.Module, x1: object, x2: object | None) -> tuple[Tensor, Tensor]:
+    """Two sets of examples that fit together and the model; ``x2=None`` stands for ``x1``."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, MLP):
+        x1, x2 = check_that.require_pair(x1, x2)
+        check_that.require_inputs(model, x1, "x1")
+        return x1, x2
+    x1 = check_that.require_examples(x1, "x1")
+    x2 = x1 if x2 is None else check_that.require_examples(x2, "x2")
+    check_that.require_alike(x1, x2, "x1", "x2")
+    if x1.ndim == 0 or x1.shape[1:] != x2.shape[1:]:
+        raise ValueError(
+            f"x1 and x2: expected shapes (n1, ...) and (n2, ...) with equal examples, "
+            f"got {tuple(x1.shape)} and {tuple(x2.shape)}"
+        )
+    for weights in model.parameters():
+        check_that.require_fitting(weights, x1, "the model's weights", "x1")
+    return x1, x2
 
 
 def _scalar_if_one(kernel: Tensor) -> Tensor:
     return kernel[..., 0, 0] if kernel.shape[-2:] == (1, 1) else kernel
 
 
-def _layer_terms(model: MLP, x1: Tensor, x2: Tensor) -> Iterator[Tensor]:
-    r"""Yield each layer's share ([S,] n1, n2, o, o), from the last layer to the first.
+class _Road:
+    """How the gradients of a module are computed: the fastest way that plain autograd confirms.
 
-    With :math:`\delta^{(j)} = \partial f/\partial(\text{pre-activation } j)`, the gradients in
-    :math:`w^{(j)}` are :math:`\sigma_w\,\delta^{(j)} (h^{(j-1)})^T`, so their inner product is
-    :math:`(\delta\cdot\tilde\delta)\,\sigma_w^2\,(h\cdot\tilde h)`: two small matrix products.
+    Attributes:
+        gradients: takes examples (n, ...) to their outputs' gradients.
+        outputs: the number o of outputs.
+        numbers: how many numbers the gradients of one example are.
     """
-    var_w, var_b = model.weight_std**2, model.bias_std**2
-    same = x1 is x2  # then everything is needed once
-    h1, slopes1 = model.layers(x1)
-    h2, slopes2 = (h1, slopes1) if same else model.layers(x2)
-    *copies, o, _ = model.w[-1].shape
-    eye = torch.eye(o, dtype=x1.dtype, device=x1.device)
-    delta1, delta2 = (eye.expand(*copies, len(x), o, o) for x in (x1, x2))  # ([S,] n, o, k_j)
 
-    def back(delta: Tensor, j: int, slopes: list[Tensor]) -> Tensor:
-        # points and outputs as one axis, as @ would pair copies with points
-        product: Tensor = (delta.flatten(-3, -2) @ model.w[j - 1]).unflatten(-2, delta.shape[-3:-1])
-        return product * (model.weight_std * slopes[j - 2])[..., None, :]
+    def __init__(
+        self, gradients: Callable[[Tensor], Gradients], function: Function, outputs: int, linear: set[str]
+    ) -> None:
+        self.gradients, self.outputs, self.function = gradients, outputs, function
+        # delta and h of a linear layer W, of shape (k, d), in place of its gradient
+        self.numbers = sum(
+            (outputs * w.shape[-2] + w.shape[-1]) * (function.copies or 1) if name in linear
+            else outputs * w.numel()
+            for name, w in function.weights.items()
+        )  # fmt: skip
 
-    for j in range(model.depth + 1, 0, -1):
-        products = torch.einsum("...iak,...jbk->...ijab", delta1, delta2)
-        yield products * (var_w * h1[j - 1] @ h2[j - 1].mT + var_b)[..., None, None]
-        if j > 1:
-            delta1 = back(delta1, j, slopes1)
-            delta2 = delta1 if same else back(delta2, j, slopes2)
+    @classmethod
+    def to(cls, model: nn.Module, x1: Tensor, x2: Tensor) -> "_Road":
+        """Choose one, on two of the examples."""
+        within = are_transforms_active()
+        follow = within or is_followed(x1) or is_followed(x2)
+        a, b = (concrete(z, z.shape) for z in (x1, x2))
+        return outside_transforms(lambda: cls._chosen(model, a, b, follow, within))
+
+    @classmethod
+    def _chosen(cls, model: nn.Module, x1: Tensor, x2: Tensor, follow: bool, within: bool) -> "_Road":
+        function = Function.of(model)
+        pair, alone = function.require_one_example(x1, x2)
+        copies, outputs = function.copies, function.one_of_the_copies()
+        axes = 0 if copies is None else 1
+        o = alone[0].numel() // (copies or 1)
+        v = _normal(function.rows(alone[0], 1).squeeze(-2))
+        expected = [function.gradient(out, v.view_as(out)) for out in alone]
+        everything = function.weights | function.constants
+        one = {name: w if copies is None else w[0] for name, w in everything.items()}
+        guesses: list[Callable[[], set[str]]] = [
+            lambda: survey(outputs, one, pair[0]) & function.weights.keys(), set,
+        ]  # fmt: skip
+        reason, tried = "", None
+        for guess in guesses:
+            try:
+                linear = guess()
+                if linear == tried:
+                    continue
+                tried = linear
+                gradients = gradients_of(outputs, function.weights, linear, copies, function.constants)
+                error = _disagreement(gradients(pair), expected, v, axes)
+                if within:
+                    nested = torch.func.vmap(lambda z, f=gradients: _tensors(f(z)))(pair[None])
+                    again = {n: (gh[0][0], gh[1][0] if len(gh) > 1 else None) for n, gh in nested.items()}
+                    error = max(error, _disagreement(again, expected, v, axes))
+                if follow and pair.is_floating_point() and error <= tolerance(function.like):
+                    error = _disagreement_of_slopes(function, gradients, pair, v, axes)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as refusal:
+                reason = f"torch.func refuses it ({in_short(refusal)})"
+                continue
+            if error <= tolerance(function.like):
+                return cls(gradients, function, o, linear)
+            reason = f"its derivatives by torch.func are {error:.2g} of their size from plain autograd's"
+        if copies is not None:
+            raise ValueError(
+                f"model: {reason}, and it has copies; model.member(s), one of them, can go a slower road"
+            )
+        warn_slow(model, reason, "an example and an output at a time")
+        return cls(lambda x: _by_plain_autograd(function, o, x, follow), function, o, set())
+
+    def shares(self, x1: Tensor, x2: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Each weight's name and share in the kernel, shape ([S,] n1, n2, o, o)."""
+        gradients1 = self.gradients(x1)
+        gradients2 = gradients1 if x1 is x2 else self.gradients(x2)
+        return inner_products(gradients1, gradients2, 0 if self.function.copies is None else 1)
 
 
-def _of_mlp(model: MLP, x1: Tensor, x2: Tensor, chunk_size: int | None) -> Tensor:
-    *copies, o, _ = model.w[-1].shape
-    # h, the slopes and delta of every layer
-    size = sum(w.shape[-2] * (2 + o) for w in model.w) * math.prod(copies) * x1.element_size()
-    chunk = _chunk(chunk_size, size)
-    if max(len(x1), len(x2)) <= chunk:
-        with torch.no_grad():
-            return _total(_layer_terms(model, x1, x2))
-    same = x1 is x2
-    kernel = x1.new_empty(*copies, len(x1), len(x2), o, o)
-    for a in _parts(0, len(x1), chunk):
-        for b in _parts(a.start if same else 0, len(x2), chunk):
-            part1 = x1[a]
-            part2 = part1 if same and a == b else x2[b]
-            with torch.no_grad():
-                block = _total(_layer_terms(model, part1, part2))
+def _normal(like: Tensor) -> Tensor:
+    """A direction that no coincidence makes special."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+
+
+def _tensors(gradients: Gradients) -> dict[str, tuple[Tensor, ...]]:
+    return {name: tuple(z for z in pair if z is not None) for name, pair in gradients.items()}
+
+
+def _along(g: Tensor, v: Tensor, axes: int) -> Tensor:
+    """Contract the outputs' axis of gradients ([S,] n, o, ...) with a direction ([S,] o)."""
+    return (v.view(*v.shape, *[1] * (g.ndim - v.ndim - 1)).unsqueeze(axes) * g).sum(axes + 1)
+
+
+def _disagreement(gradients: Gradients, expected: list[Weights], v: Tensor, axes: int) -> float:
+    """How far gradients of some examples, along the direction v of the outputs, are from expected ones."""
+    gap, size = 0.0, 0.0
+    for name, (g, h) in gradients.items():
+        along = _along(g, v, axes)
+        # of a matrix, the product with a vector tells as much
+        probe = None if h is None else _normal(h.select(axes, 0))
+        for i, right in enumerate(expected):
+            mine, theirs = along.select(axes, i), right[name]
+            if h is not None and probe is not None:
+                mine = mine * (h.select(axes, i) * probe).sum(-1, keepdim=True)
+                theirs = (theirs @ probe[..., None]).squeeze(-1)
+            gap = math.hypot(gap, torch.linalg.vector_norm(mine - theirs).item())
+            size = math.hypot(size, torch.linalg.vector_norm(theirs).item())
+    return (gap / size if size else gap and math.inf) if math.isfinite(gap) else math.inf
+
+
+def _disagreement_of_slopes(
+    function: Function, gradients: Callable[[Tensor], Gradients], x: Tensor, v: Tensor, axes: int
+) -> float:
+    """How far the derivatives in x of a number made from the gradients are from plain autograd's."""
+    by_name = {name: _normal(w) for name, w in function.weights.items()}
+    slopes = []
+    for plain in (False, True):
+        z = x.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            if plain:
+                outs = [function.call(z[i : i + 1]) for i in range(len(z))]
+                rows = [function.gradient(out, v.view_as(out), follow=True) for out in outs]
+                terms = [(row[name] * r).sum() for row in rows for name, r in by_name.items()]
+            else:
+                terms = []
+                for name, (g, h) in gradients(z).items():
+                    along = (v.view(*v.shape, *[1] * (g.ndim - v.ndim - 1)).unsqueeze(axes) * g).sum(
+                        axes + 1
+                    )
+                    r = by_name[name].unsqueeze(axes)
+                    terms.append((along * (r if h is None else (h[..., None, :] * r).sum(-1))).sum())
+            number = torch.stack(terms).sum()
+            slopes.append(torch.autograd.grad(number, z, allow_unused=True, materialize_grads=True)[0])
+    ours, right = slopes
+    size = torch.linalg.vector_norm(right).item()
+    gap = torch.linalg.vector_norm(ours - right).item()
+    return (gap / size if size else gap and math.inf) if math.isfinite(gap) else math.inf
+
+
+def _by_plain_autograd(function: Function, outputs: int, x: Tensor, follow: bool) -> Gradients:
+    if are_transforms_active():
+        raise ValueError(
+            "model: expected a module that torch.func can differentiate, for the derivatives of its kernel "
+            "by torch.func; use torch.autograd, with x.requires_grad_()"
+        )
+    rows = [[_one_row(function, z[None], a, follow) for a in range(outputs)] for z in x]
+    return {
+        name: (torch.stack([torch.stack([row[name] for row in each]) for each in rows]), None)
+        for name in function.weights
+    }
+
+
+def _in_chunks(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | None) -> Tensor:
+    same = x1 is x2  # then one half is the transpose of the other
+    leading = (model.copies,) if isinstance(model, MLP) and model.copies is not None else ()
+    if not len(x1):
+        o = model.w[-1].shape[-2] if isinstance(model, MLP) else 1  # of others nobody knows
+        like = next(iter(model.parameters()), x1)
+        return like.new_empty(*leading, 0, len(x2), o, o)
+    road = _Road.to(model, x1, x2)
+    like, o = road.function.like, road.outputs
+    shape = (*leading, len(x1), len(x2), o, o)
+    _require_memory(shape, like)
+    size = road.numbers * like.element_size()
+    # Gradients of x2 are computed again for every chunk of x1, so the chunks of x1 are the large ones.
+    chunk1, chunk2 = (_chunk(chunk_size, share * size, like.device) for share in (4 / 3, 4))
+    if max(len(x1), len(x2)) <= (chunk1 if same else chunk2):
+        return _total(road.shares(x1, x2))
+    kernel = like.new_empty(shape)
+    for a in _parts(0, len(x1), chunk1):
+        gradients1 = road.gradients(x1[a])
+        if same:
+            kernel[..., a, a, :, :] = _total(inner_products(gradients1, gradients1, len(leading)))
+        for b in _parts(a.stop if same else 0, len(x2), chunk2):
+            block = _total(inner_products(gradients1, road.gradients(x2[b]), len(leading)))
             kernel[..., a, b, :, :] = block
             if same:
                 kernel[..., b, a, :, :] = block.transpose(-4, -3).mT
     return kernel
 
 
-def _total(terms: Iterator[Tensor]) -> Tensor:
-    total = next(terms)
-    for term in terms:
-        total += term
+def _total(shares: Iterator[tuple[str, Tensor]]) -> Tensor:
+    _, total = next(shares)
+    for _, share in shares:
+        total = total + share
     return total
 
 
-def _chunk(chunk_size: int | None, size: float) -> int:
+def _chunk(chunk_size: int | None, size: float, device: torch.device) -> int:
     """How many examples of so many bytes each are held at a time."""
-    if chunk_size is None:
-        return max(1, int(BYTES_A_CHUNK // size))
-    return check_that.require_count(chunk_size, "chunk_size", least=1)
+    if chunk_size is not None:
+        return chunk_size
+    return max(1, int(_bytes_held(device) // size))
 
 
-def function_of_weights(
-    model: nn.Module,
-) -> tuple[Callable[[dict[str, Tensor], Tensor], Tensor], dict[str, Tensor]]:
-    """Return the outputs for one example, flat, as a function f(weights, x), and the weights by name.
-
-    The weights are the parameters that require a gradient; f can be given to :mod:`torch.func`.
-
-    Raises:
-        ValueError: without such parameters, and for a module whose outputs mix examples or are random.
-    """
-    for module in model.modules():
-        if (
-            isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd)
-            and module.training
-        ):
-            raise ValueError(
-                f"model: expected outputs that are a function of one example, got a "
-                f"{type(module).__name__} in training mode; call model.eval() first"
-            )
-    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    if not weights:
-        raise ValueError("model: expected parameters that require a gradient, got none")
-    fixed = {n: p.detach() for n, p in model.named_parameters() if not p.requires_grad}
-    fixed |= dict(model.named_buffers())
-
-    def outputs(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        out: Tensor = functional_call(model, weights | fixed, (x[None],))
-        return out.flatten()
-
-    return outputs, weights
+def _bytes_held(device: torch.device) -> float:
+    free = check_that.free_memory(device)
+    return BYTES_A_CHUNK if math.isinf(free) else max(BYTES_A_CHUNK, free / 4)
 
 
-def _by_jacobians(model: nn.Module, x1: Tensor, x2: Tensor, chunk_size: int | None) -> Tensor:
-    if len(x2) < len(x1):  # the gradients of x2 are computed again for every chunk of x1
-        return _by_jacobians(model, x2, x1, chunk_size).transpose(0, 1).mT
-    outputs, weights = function_of_weights(model)
-    if not len(x1):
-        return x1.new_empty(0, len(x2), 1, 1)
-    o, linear = survey(outputs, weights, x1[0])
-    gradients = gradients_of(outputs, weights, linear)
-    # delta and h of a linear layer W, of shape (k, d), in place of its gradient
-    numbers = sum(o * len(w) + w.shape[1] if n in linear else o * w.numel() for n, w in weights.items())
-    size = numbers * x1.element_size()
-    # Gradients of x2 are computed again for every chunk of x1, so the chunks of x1 are the large ones.
-    chunk1, chunk2 = (_chunk(chunk_size, share * size) for share in (4 / 3, 4))
-    same = x1 is x2  # then one half is the transpose of the other
-    kernel = x1.new_empty(len(x1), len(x2), o, o)
-    for a in _parts(0, len(x1), chunk1):
-        gradients1 = gradients(x1[a])
-        if same:
-            kernel[a, a] = _total(inner_products(gradients1, gradients1))
-        for b in _parts(a.stop if same else 0, len(x2), chunk2):
-            kernel[a, b] = block = _total(inner_products(gradients1, gradients(x2[b])))
-            if same:
-                kernel[b, a] = block.transpose(0, 1).mT
-    return kernel
+def _require_memory(shape: tuple[int, ...], like: Tensor) -> None:
+    """Raise MemoryError when a kernel of that shape is larger than what the device has free."""
+    needed, free = math.prod(shape) * like.element_size(), check_that.free_memory(like.device)
+    if needed > free:
+        o = shape[-1]
+        outputs = f"; a module that returns one of its {o} outputs needs 1/{o * o} of it" if o > 1 else ""
+        raise MemoryError(
+            f"x1 and x2: expected a kernel that fits into memory, got shape {shape}, "
+            f"{check_that.readable(needed)}, where {check_that.readable(free)} are free; compute blocks of "
+            f"rows, empirical_ntk(model, x1[i:j], x2), and use each before the next{outputs}"
+        )
 
 
 def _parts(start: int, stop: int, chunk: int) -> list[slice]:

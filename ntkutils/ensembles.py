@@ -73,7 +73,8 @@ def trained_ensemble(
 
     It is that of :math:`f_0(x) - S_t(x)f_0(X)`, so positive semidefinite whatever :math:`S_t` is.
     Each of several outputs has this covariance, and they are independent.
-    It is no posterior, see :func:`posterior`. In neural-tangents:
+    In general it is no posterior, see :func:`posterior`; at infinite time it is one where K is a
+    multiple of :math:`\Sigma`, as for a Hermite polynomial and one hidden layer. In neural-tangents:
     ``nt.predict.gradient_descent_mse_ensemble``, whose time is ours times the number n of targets.
     At infinite time :math:`S_t` is the solution of a linear system, by Cholesky; see
     :func:`ntkutils.gradient_flow`, also for derivatives.
@@ -156,7 +157,7 @@ def posterior(
     Each of several outputs has this covariance, and they are independent.
     With the NNGP kernel it is
     the law of infinitely wide networks given that they fit the data, and of networks whose last
-    layer alone is trained; with the NTK it is the law of no network. In neural-tangents:
+    layer alone is trained; with the NTK it is in general the law of no network. In neural-tangents:
     ``nt.predict.gp_inference``.
 
     By one Cholesky factorization, :math:`LL^T = K+\text{noise}\,I`, as

@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
-from torch.func import grad, vjp
 
 from . import _validation as check_that
-from .empirical import function_of_weights
 from .mlp import MLP
+from .modules import Function, Weights, in_short, tolerance
 
 SMALL = 32  # parameters up to which the matrix itself is made: Lanczos wants more than it computes
 
@@ -53,7 +51,9 @@ def one_layer_hessian_eigenvalues(model: MLP, x: Tensor) -> Tensor:
         Shape ([S,] n, k, 2): of every block the lower eigenvalue, then the upper one.
 
     Raises:
-        TypeError, ValueError: for another model, and for input that does not fit it.
+        TypeError, ValueError: for another model, for one that computes something else than the formula
+            (a subclass with its own forward pass, hooks, frozen or tied parameters; in every call this
+            is held to plain autograd), and for input that does not fit it.
 
     Example:
         >>> model = nu.MLP(1, 1, depth=1, activation="identity", dtype=torch.float64)
@@ -75,7 +75,68 @@ def one_layer_hessian_eigenvalues(model: MLP, x: Tensor) -> Tensor:
         squares = ((model.weight_std * x) ** 2).sum(1, keepdim=True) + model.bias_std**2
         middle = scale / 2 * model.w[1] * curvature * squares
         radius = torch.hypot(middle, scale * slope * squares.sqrt())
-        return torch.stack([middle - radius, middle + radius], -1)
+        eigenvalues = torch.stack([middle - radius, middle + radius], -1)
+    if len(x):
+        _require_the_formula(model, x, slope, curvature)
+    return eigenvalues
+
+
+def _require_the_formula(model: MLP, x: Tensor, slope: Tensor, curvature: Tensor) -> None:
+    """Raise ValueError unless an MLP's outputs, and its Hessian at x[0], are those of the formula."""
+    function = Function.of(model)
+    out = function.require_same_twice(x)
+    generator = torch.Generator().manual_seed(0)
+    v: Weights = {
+        name: torch.randn(w.shape, generator=generator, dtype=torch.float64).to(w)
+        for name, w in function.weights.items()
+    }
+    names = {"w.0", "w.1", *(("b.0", "b.1") if model.b is not None else ())}
+    first = function.call(x[:1])
+    with torch.no_grad():
+        h = model.activation(model.affine(1, x)) / model.w[0].shape[-2] ** 0.5
+        gap = (model.affine(2, h) - out).abs().max()
+        same = bool(gap <= tolerance(out) * out.abs().max()) and v.keys() == names
+        if same:
+            # v·Hv, neuron by neuron: u = σ_w w·x + σ_b b moves by du, and A by dA
+            du = model.weight_std * (v["w.0"] @ x[0])
+            du = du + (0 if model.b is None else model.bias_std * v["b.0"])
+            A, dA = model.w[1][..., 0, :], v["w.1"][..., 0, :]
+            scale = model.weight_std / model.w[0].shape[-2] ** 0.5
+            terms = scale * torch.stack([A * curvature[..., 0, :] * du**2, 2 * slope[..., 0, :] * du * dA])
+    if same:
+        product = _times_hessian(function, first.sum())(v)
+        right = sum((product[name] * v[name]).sum() for name in v)
+        same = bool(abs(terms.sum() - right) <= tolerance(out) * terms.abs().sum())
+    if not same:
+        raise ValueError(
+            "model: expected an MLP that computes w^(2) phi(w^(1) x), without frozen or tied parameters, "
+            "got one whose outputs or second derivatives are others (hooks? its own forward?); "
+            "hessian_norm takes any module"
+        )
+
+
+def _times_hessian(function: Function, output: Tensor) -> Callable[[Weights], Weights]:
+    """Return v -> Hv for the Hessian of one number in the weights, by plain autograd."""
+    leaves = function.leaves
+    if not output.requires_grad:
+        return lambda v: {name: torch.zeros_like(w) for name, w in function.weights.items()}
+    options: Any = dict(allow_unused=True, materialize_grads=True)
+    grads = torch.autograd.grad(output, leaves, create_graph=True, **options)
+
+    def product(v: Weights) -> Weights:
+        slope = sum((g * v[name]).sum() for name, g in zip(function.weights, grads, strict=True))
+        if not isinstance(slope, Tensor) or not slope.requires_grad:  # a linear model
+            return {name: torch.zeros_like(w) for name, w in function.weights.items()}
+        try:
+            rows = torch.autograd.grad(slope, leaves, retain_graph=True, **options)
+        except RuntimeError as error:
+            raise ValueError(
+                f"model: expected a module that autograd can differentiate twice, got {in_short(error)}; "
+                "for attention, call this within torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+            ) from error
+        return dict(zip(function.weights, rows, strict=True))
+
+    return product
 
 
 def _with_derivative(function: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +160,7 @@ def hessian_norm(
 
     The largest eigenvalue and the smallest are both computed, as they nearly cancel in wide networks
     (for one hidden layer of ReLUs they do exactly), where power iteration does not converge. Only
-    products with the Hessian are needed, and they take a backward pass each. What
+    products with the Hessian are needed, and they take a backward pass of plain autograd each. What
     Lanczos returns is never above the norm but by rounding.
 
     Args:
@@ -115,7 +176,8 @@ def hessian_norm(
 
     Raises:
         ConvergenceError: when ``restarts`` did not suffice.
-        TypeError, ValueError: for input that is not as above.
+        TypeError, ValueError: for input that is not as above, and for a module whose outputs are no
+            function of one example.
 
     Example:
         >>> model = nu.MLP(1, 1, depth=1, activation="identity", dtype=torch.float64)
@@ -125,35 +187,35 @@ def hessian_norm(
 
     Source: Lehoucq, Sorensen & Yang 1998, ARPACK Users' Guide, for the method.
     """
+    # the slowest of the imports, for the one function that needs it
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
     check_that.require_one_network(model)
-    x = check_that.require_tensor(x, "x")
+    x = check_that.require_examples(x, "x")
     tol = check_that.require_scale(tol, "tol", positive=True)
     restarts = check_that.require_count(restarts, "restarts", least=1)
-    outputs, weights = function_of_weights(model)
-    sizes = [p.numel() for p in weights.values()]
-    like = next(iter(weights.values()))
-    check_that.require_alike(like, x, "the model's weights", "x")
-    generator = torch.Generator().manual_seed(check_that.require_count(seed, "seed", least=0))
+    seed = check_that.require_count(seed, "seed", least=0)
+    function = Function.of(model)
+    like = function.like
+    check_that.require_fitting(like, x, "the model's weights", "x")
+    if not len(x):
+        return like.new_empty(0)
+    function.require_one_example(x.detach(), x.detach())
+    sizes = [w.numel() for w in function.weights.values()]
+    generator = torch.Generator().manual_seed(seed)
     start = torch.randn(sum(sizes), generator=generator, dtype=like.dtype).numpy()
 
-    def output(weights: dict[str, Tensor], point: Tensor) -> Tensor:
-        value = outputs(weights, point)
-        if value.numel() != 1:
-            raise ValueError(f"model: expected one output for one example, got {value.numel()}")
-        one: Tensor = value[0]
-        return one
-
     def norm(i: int) -> float:
-        # H is symmetric, so that its products are those of the gradient's vector-Jacobian product
-        # (torch types a pair or, with has_aux, a triple)
-        _, times_hessian = vjp(lambda w: grad(output)(w, x[i]), weights)[:2]
+        output = function.call(x[i : i + 1].detach())
+        if output.numel() != 1:
+            raise ValueError(f"model: expected one output for one example, got {output.numel()}")
+        times_hessian = _times_hessian(function, output.sum())
 
         def product(vector: NDArray[Any]) -> NDArray[Any]:
             parts = torch.from_numpy(vector.ravel()).to(like).split(sizes)
-            direction = {
-                name: part.view_as(weights[name]) for name, part in zip(weights, parts, strict=True)
-            }
-            (result,) = times_hessian(direction)
+            result = times_hessian(
+                {n: part.view_as(w) for (n, w), part in zip(function.weights.items(), parts, strict=True)}
+            )
             return torch.cat([h.flatten() for h in result.values()]).cpu().numpy()
 
         if len(start) <= SMALL:

@@ -7,6 +7,7 @@ from numbers import Integral
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from . import _validation as check_that
 from .activations import Activation, get
@@ -107,7 +108,9 @@ class MLP(nn.Module):
 
     def affine(self, j: int, h: Tensor) -> Tensor:
         """Return sigma_w w^(j) h + sigma_b b^(j) for rows h, j from 1 to L+1."""
-        pre: Tensor = self.weight_std * (h @ self.w[j - 1].mT)
+        w = self.w[j - 1]
+        # one network's layer is torch's linear function, of which the gradients need not be formed
+        pre: Tensor = self.weight_std * (functional.linear(h, w) if self.copies is None else h @ w.mT)
         if self.b is None:
             return pre
         b: Tensor = self.b[j - 1]
@@ -122,15 +125,6 @@ class MLP(nn.Module):
         for j in range(1, self.depth + 1):
             h = self.activation(self.affine(j, h)) / self.w[j - 1].shape[-2] ** 0.5
         return self.affine(self.depth + 1, h)
-
-    def layers(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return h^(0..L) and the slopes dh^(j)/d(pre-activation j), j = 1..L, each ([S,] n, k_j)."""
-        h, slopes = [x], []
-        for j in range(1, self.depth + 1):
-            pre, root = self.affine(j, h[-1]), self.w[j - 1].shape[-2] ** 0.5
-            h.append(self.activation(pre) / root)
-            slopes.append(self.activation.derivative(pre) / root)
-        return h, slopes
 
     def member(self, s: int) -> "MLP":
         """Return network s of the copies, from 0 on, as a network by itself with its own parameters.

@@ -101,8 +101,20 @@ def test_bad_input_is_named(normal):
         nu.empirical_ntk(nn.Flatten(), x)
     with pytest.raises(ValueError, match="equal examples"):
         nu.empirical_ntk(nn.Linear(5, 1).double(), x, x[:, :4])
-    with pytest.raises(TypeError, match=r"expected an ntkutils.MLP"):
-        nu.empirical_ntk_by_layer(nn.Linear(5, 1).double(), x)
+    with pytest.raises(ValueError, match="at least one example each, got 3 and 0"):
+        nu.empirical_ntk_by_layer(mlp(), x, x[:0])
+
+
+def test_layers_of_any_module(normal):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3, bias=False)).double()
+    x1, x2 = normal(0, 6, 5), normal(1, 4, 5)
+    shares = nu.empirical_ntk_by_layer(model, x1, x2)
+    assert shares.shape == (2, 6, 4, 3, 3)
+    for j, layer in enumerate((model[0], model[2])):
+        model.requires_grad_(False), layer.requires_grad_(True)
+        alone = nu.empirical_ntk(model, x1, x2)
+        assert (shares[j] - alone).abs().max() < 1e-14 * alone.abs().max()
 
 
 @pytest.mark.parametrize("copies", [None, 2])
@@ -154,21 +166,25 @@ def test_examples_are_whatever_a_module_takes(normal):
         nu.empirical_ntk(model, x[0])
 
 
-LINEAR = nn.Sequential(nn.Linear(5, 40))
-CONVOLUTION = nn.Sequential(nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 8, 3), nn.Flatten(), nn.Linear(24, 3))
+LINEAR = nn.Sequential(nn.Linear(5, 40)), 40 * 40 + 5 + 40 * 40
+CONVOLUTION = (
+    nn.Sequential(nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 8, 3), nn.Flatten(), nn.Linear(24, 3)),
+    3 * 8 * 4 + 3 * 3 + 24 + 3 * 3,
+)
+MLP = nu.MLP(5, 6, 1, 2), (2 * 6 + 5) + (2 * 2 + 6)
+COPIES = nu.MLP(5, 6, 1, 2, copies=3), 3 * MLP[1]
 
 
 @pytest.mark.parametrize("same", [True, False])
-@pytest.mark.parametrize(
-    "model, formed", [(LINEAR, 0), (CONVOLUTION, 8 * 4)], ids=["linear", "convolution"]
-)
+@pytest.mark.parametrize("model, numbers", [LINEAR, CONVOLUTION, MLP, COPIES])
 @pytest.mark.parametrize("examples", [1, 2, 4])
-def test_the_gradients_held_fit_into_what_is_stated(model, formed, examples, same, normal, monkeypatch):
-    """Two chunks' gradients at a time, one of them three times the other, fill it."""
-    d, o = model[-1].in_features, model[-1].out_features
-    numbers = o * (formed + 2 * o) + d  # an example's: formed ones, bias and delta; h
+def test_the_gradients_held_fit_into_what_is_stated(model, numbers, examples, same, normal, monkeypatch):
+    """Two chunks' gradients at a time, one of them three times the other, fill it.
+
+    An example's numbers: those formed, a bias' or delta's o·k, and h's d of a linear layer.
+    """
     held, chunks = [], []
-    gradients_of = empirical.gradients_of
+    chosen = empirical._Road._chosen
 
     def measured(*arguments):
         def gradients(x):
@@ -177,28 +193,19 @@ def test_the_gradients_held_fit_into_what_is_stated(model, formed, examples, sam
             held.append(sum(z.numel() for pair in made.values() for z in pair if z is not None))
             return made
 
-        compute = gradients_of(*arguments)
-        return gradients
+        road = chosen(*arguments)
+        compute, road.gradients = road.gradients, gradients
+        return road
 
-    monkeypatch.setattr(empirical, "gradients_of", measured)
-    monkeypatch.setattr(empirical, "BYTES_A_CHUNK", 8 * numbers * 4 * examples + 1)
+    monkeypatch.setattr(empirical._Road, "_chosen", measured)
+    monkeypatch.setattr(empirical, "_bytes_held", lambda device: 8 * numbers * 4 * examples + 1)
     nu.empirical_ntk(model.double(), normal(0, 36, 5), None if same else normal(1, 36, 5))
     assert (max(chunks), min(chunks)) == (3 * examples, examples)
     assert (max(held), min(held)) == (3 * examples * numbers, examples * numbers)
 
 
-@pytest.mark.parametrize("copies", [None, 3])
-def test_an_mlp_in_chunks_that_fit(copies, normal, monkeypatch):
-    """h, slope and delta of every unit, for each output and copy: as many points as that allows."""
-    model = nu.MLP(4, 6, 2, 5, dtype=torch.float64, copies=copies)
-    numbers = (6 + 6 + 5) * (2 + 5) * (copies or 1)
-    lengths = []
-    terms = empirical._layer_terms
-    monkeypatch.setattr(
-        empirical, "_layer_terms", lambda m, x1, x2: lengths.append(len(x1)) or terms(m, x1, x2)
-    )
-    for points in (1, 3, 6, 7):
-        lengths.clear()
-        monkeypatch.setattr(empirical, "BYTES_A_CHUNK", 8 * numbers * points)
-        nu.empirical_ntk(model, normal(0, 6, 4))
-        assert max(lengths) == min(points, 6)
+def test_a_quarter_of_the_free_memory_is_used(monkeypatch):
+    cpu = torch.device("cpu")
+    for free, expected in ((2**20, 2**28), (2**40, 2**38), (float("inf"), 2**28)):
+        monkeypatch.setattr(empirical.check_that, "free_memory", lambda device, free=free: free)
+        assert empirical._bytes_held(cpu) == expected

@@ -139,7 +139,7 @@ def test_divergence_says_when_and_keeps_the_trace(normal):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (dict(model=torch.nn.Linear(5, 1)), "expected an ntkutils.MLP, got Linear"),
+        (dict(model=torch.relu), "expected a torch.nn.Module, got builtin_function_or_method"),
         (dict(x=torch.ones(8, 4).double()), "x: expected 5 features"),
         (dict(x_test=torch.ones(5).double()), "x_test: expected shape"),
         (dict(x_test=torch.ones(2, 5)), "weights and x_test: expected the same dtype"),
