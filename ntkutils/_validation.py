@@ -35,6 +35,8 @@ def require_tensor(x: object, name: str) -> Tensor:
     if not isinstance(x, Tensor):
         kind = f"{type(x).__module__}.{type(x).__name__}".removeprefix("builtins.")
         hint = " (torch.from_numpy converts without a copy)" if kind == "numpy.ndarray" else ""
+        if isinstance(x, tuple | list | dict):
+            hint = "; wrap a module of several inputs in one that takes one tensor and splits it"
         raise TypeError(f"{name}: expected a torch.Tensor, got {kind}{hint}")
     if x.dtype not in FLOATS:
         raise TypeError(f"{name}: expected dtype float32 or float64, got {x.dtype}")

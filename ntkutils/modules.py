@@ -51,6 +51,8 @@ def tolerance(like: Tensor) -> float:
     """How far two ways to compute one thing may be apart by rounding, relative to its size."""
     if like.dtype == torch.float64:
         return 1e-9
+    if like.dtype != torch.float32:  # what a network in float32 may return under autocast
+        return 3e-2
     # convolutions and products of float32 on a GPU may keep 10 bits
     tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
     return 2e-2 if like.device.type == "cuda" and tf32 else 1e-3
@@ -73,7 +75,8 @@ def copy_of(model: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {}
     for z in _tensors_in([module.__dict__ for module in model.modules()]):
         if z.grad_fn is not None:  # stored by an earlier call: deepcopy refuses those
-            memo[id(z)] = z.detach().clone()
+            memo[id(z)] = remembered = z.detach().clone().requires_grad_()
+            remembered.ntkutils_remembered = True  # type: ignore[attr-defined]
     try:
         with torch.no_grad():  # a copy of a script would else be a function of it
             copied = copy.deepcopy(model, memo)
@@ -299,6 +302,12 @@ class Function:
             )
         return both, each
 
+    def require_same(self, pair: Tensor, before: Tensor) -> None:
+        """Raise ValueError if the outputs for the first of two examples are no longer what they were."""
+        now = self.call(pair[:1])
+        if not _close(now, before):
+            raise ValueError(self._changing(before, now))
+
     def _mixes(self, got: str) -> str:
         training = any(module.training for module in self.module.modules())
         return (
@@ -310,8 +319,14 @@ class Function:
     def _first_call(self, x: Tensor) -> Tensor:
         """Return outputs, with buffers left as the call leaves them; ValueError if they cannot serve."""
         draws = _Draws()
-        with draws:
-            out = self.call(x, restore=False)
+        try:
+            with draws:
+                out = self.call(x, restore=False)
+        except (RuntimeError, ValueError, IndexError, AssertionError, AttributeError) as error:
+            raise ValueError(
+                "model: expected a forward pass that takes a batch of examples, the first axis theirs, "
+                f"got {in_short(error)} for one of shape {tuple(x.shape)}"
+            ) from error
         if draws.first is not None:
             raise ValueError(
                 "model: expected outputs that are a function of the input, got random ones "
@@ -328,6 +343,11 @@ class Function:
                 raise ValueError(
                     f"model: its forward pass reaches {theirs[id(leaf)]} through a closure or a "
                     "global, which copy.deepcopy leaves as it is; let it use what the module holds"
+                )
+            if hasattr(leaf, "ntkutils_remembered"):
+                raise ValueError(
+                    "model: its forward pass uses a tensor that was computed before and kept, with a "
+                    "graph; compute it in the forward pass, or keep it detached"
                 )
         return out
 

@@ -213,7 +213,8 @@ def _prepared(
             return check_that.require_inputs(model, z, name).detach()
         z = check_that.require_examples(z, name)
         for p in model.parameters():
-            check_that.require_fitting(p, z, "the model's weights", name)
+            if p.requires_grad:
+                check_that.require_fitting(p, z, "the model's weights", name)
         return z.detach()
 
     x = points(x, "x")

@@ -60,6 +60,128 @@ def check_problems(chapters):
                 yield f"{check['label']} in {path}: unknown oracle {check['oracle']!r}"
 
 
+# what the chapters still lack
+POWERLESS = {
+    "eq-cg",
+    "eq-nystroem",
+    "eq-features",
+    "eq-hermite",
+    "eq-derivative",
+    "eq-step",
+    "eq-sign",
+    "eq-relu",
+    "eq-relu-derivative",
+    "eq-abs",
+    "eq-leaky-relu",
+    "eq-rectified-square",
+    "eq-exp",
+    "eq-sin",
+    "eq-cos",
+    "eq-rbf",
+    "eq-gaussian",
+    "eq-erf",
+    "eq-gelu",
+    "eq-cube",
+    "eq-identity",
+    "eq-nngp",
+    "eq-fourth-moment",
+    "eq-posterior-mean",
+    "eq-posterior-covariance",
+    "eq-nt-inputs",
+    "eq-nt-time",
+    "eq-nt-ridge",
+    "eq-shift",
+    "eq-circle-even",
+    "eq-odd-part",
+    "eq-decay",
+    "eq-corners",
+    "eq-timetable",
+    "eq-remainder",
+    "eq-layers",
+    "eq-descent",
+    "eq-flow",
+    "eq-regression",
+    "eq-modes",
+    "eq-rate",
+    "eq-minimum-norm",
+    "eq-distance",
+    "eq-singular",
+    "eq-ridge",
+    "eq-finite",
+    "eq-limit",
+    "eq-limit-hermite",
+    "eq-relu-ntk",
+    "eq-relu-ntk-angle",
+    "eq-cusp",
+    "eq-second-moment",
+    "eq-variance",
+    "eq-sigma",
+    "eq-recursion",
+    "eq-unrolled",
+    "eq-general-nngp",
+    "eq-general",
+    "eq-standard",
+    "eq-layer-rates",
+    "eq-diagonal",
+    "eq-quarter",
+    "eq-chaos",
+    "eq-order",
+    "eq-critical-weights",
+    "eq-critical-biases",
+    "eq-condition",
+    "eq-depth-width",
+    "eq-small-ratio",
+    "eq-hessian",
+    "eq-hessian-relu",
+    "eq-hessian-growth",
+    "eq-lazy-weights",
+    "eq-lazy-kernel",
+    "eq-lazy-train",
+    "eq-lazy-test",
+    "eq-positive",
+    "eq-smooth-law",
+    "eq-flips-count",
+    "eq-flips-kernel",
+    "eq-flips-cross",
+    "eq-flips-test",
+    "eq-alpha",
+    "eq-main",
+    "eq-ensemble-mean",
+    "eq-ensemble-covariance",
+    "eq-ensemble-excess",
+}
+INEXACT = {
+    "eq-chaos",
+    "eq-corners",
+    "eq-cusp",
+    "eq-decay",
+    "eq-ensemble-covariance",
+    "eq-ensemble-excess",
+    "eq-ensemble-mean",
+    "eq-nt-time",
+    "eq-order",
+    "eq-quarter",
+    "step-gap",
+}
+NOT_EXACT = 1e-10  # a comparison up to more than this says what of it is approximate
+
+
+def power_problems(chapters):
+    """Every result has, in its chapter, a check that rejects a wrong twin; "exact" means it."""
+    for path, notebook in chapters.items():
+        checks = checks_of(notebook)
+        rejecting = {check["label"] for check in checks if check.get("wrong")}
+        for label in labels_of(notebook):
+            if label.startswith("eq-") and label not in rejecting | POWERLESS:
+                yield f"{label} in {path}: no check of it there has wrong=..., a formula that it rejects"
+        for check in checks:
+            if check["kind"] == "exact" and check["bound"] > NOT_EXACT and check["label"] not in INEXACT:
+                yield (
+                    f"{check['label']} in {path}: compared up to {check['bound']:g} and called exact: say "
+                    f"in approximate=... what of it is not"
+                )
+
+
 # ---- Rules over one notebook ----------------------------------------------------------------
 
 
@@ -124,7 +246,7 @@ def length_problems(notebook):
             yield f"{name}: ends in a semicolon; assign the value to _ instead"
 
 
-BOOK_RULES = [label_problems, check_problems]
+BOOK_RULES = [label_problems, check_problems, power_problems]
 NOTEBOOK_RULES = [figure_problems, execution_problems, output_problems, length_problems]
 
 
@@ -264,8 +386,9 @@ def test_built_pages_keep(rule):
 # ---- The rules can fail ---------------------------------------------------------------------
 
 
-def a_check(label="eq-a", oracle="torch"):
-    metadata = {METADATA_KEY: {"label": label, "oracle": oracle}}
+def a_check(label="eq-a", oracle="torch", wrong=("3 for 2",), **others):
+    record = {"label": label, "oracle": oracle, "kind": "exact", "bound": 1e-12, "wrong": wrong, **others}
+    metadata = {METADATA_KEY: record}
     return new_output("display_data", {"text/plain": label}, metadata=metadata)
 
 
@@ -324,6 +447,13 @@ def test_notebook_rule_accepts_a_good_notebook(rule):
             check_problems,
             [formula("eq-a"), a_code_cell(outputs=[a_check(), a_check(oracle="me")])],
             ["unknown", "me"],
+        ),
+        (power_problems, [formula("eq-a")], ["eq-a", "wrong="]),
+        (power_problems, [formula("eq-a"), a_code_cell(outputs=[a_check(wrong=())])], ["eq-a", "wrong="]),
+        (
+            power_problems,
+            [formula("eq-a"), a_code_cell(outputs=[a_check(), a_check(bound=1e-8)])],
+            ["eq-a", "1e-08", "approximate="],
         ),
     ],
 )

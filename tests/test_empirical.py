@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import ntkutils as nu
-from ntkutils import activations, empirical, oracles
+from ntkutils import activations, empirical, oracles, roads
 from ntkutils.checks import compare
 
 LAYERS = "K = Σ_j <delta, delta~> (weight_std² <h, h~> + bias_std²)"
@@ -184,7 +184,7 @@ def test_the_gradients_held_fit_into_what_is_stated(model, numbers, examples, sa
     An example's numbers: those formed, a bias' or delta's o·k, and h's d of a linear layer.
     """
     held, chunks = [], []
-    chosen = empirical._Road._chosen
+    chosen = roads.Road._chosen
 
     def measured(*arguments):
         def gradients(x):
@@ -197,7 +197,7 @@ def test_the_gradients_held_fit_into_what_is_stated(model, numbers, examples, sa
         compute, road.gradients = road.gradients, gradients
         return road
 
-    monkeypatch.setattr(empirical._Road, "_chosen", measured)
+    monkeypatch.setattr(roads.Road, "_chosen", measured)
     monkeypatch.setattr(empirical, "_bytes_held", lambda device: 8 * numbers * 4 * examples + 1)
     nu.empirical_ntk(model.double(), normal(0, 36, 5), None if same else normal(1, 36, 5))
     assert (max(chunks), min(chunks)) == (3 * examples, examples)

@@ -33,8 +33,9 @@ MEASURED = 1.5e-9
 
 
 def check(label, oracle):
-    record = dict(label=label, oracle=oracle, against="the same net", kind="exact", bound=1e-7,
-                  measured=MEASURED, unit="of the largest", values=400)
+    record = dict(label=label, oracle=oracle, against="the same net", kind="approximate",
+                  bound=1e-7, measured=MEASURED, unit="of the largest", values=400, sees=1.95e-7,
+                  wrong=["3 for 2", "x for y"], approximate="a step of 1e-4")
     display({"text/plain": label}, metadata={"ntkutils-check": record}, raw=True)
 """
 GLOSSARY = """\
@@ -270,14 +271,16 @@ def test_ledger_lists_results_with_their_checks_then_the_rest(book):
     assert (
         "2 results, 3 checks: 1 against neural-tangents, 1 against finite torch networks, 1 against" in page
     )
-    checked = ["exact, 400 values", "1.5e-09 ≤ 1e-07"]
+    kind = "approximate, 400 values: a step of 1e-4"
+    checked = [kind, "1.5e-09 ≤ 1e-07", "1 ± 2e-07", "3 for 2; x for y"]
+    assert "1 against automatic differentiation; 6 wrong formulas rejected" in page
     assert rows == [
         ["1. Uses the package"],
         ["(1.1)", "first thing", "neural-tangents: the same net", *checked],
         ["finite torch networks: the same net", *checked],
         ["(1.3)", "third (definition)", "automatic differentiation: the same net", *checked],
         ["2. Plain"],
-        ["(2.2)", "unchecked", "no check", "", ""],
+        ["(2.2)", "unchecked", "no check", "", "", "", ""],
         ["1. Uses the package"],
         ["(1.2)", "second", "definition"],
         ["2. Plain"],

@@ -670,6 +670,30 @@ def _drawn(generator, x):
     return torch.rand(len(x), 1, generator=generator)
 
 
+class WarmsUp(nn.Module):
+    """Another function after five calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.calls = linear(), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.a(x) * (1 + (self.calls > 5))
+
+
+class Prepared(nn.Module):
+    """Keeps a function of its weights, made once, with its graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = linear().double()
+        self.kept = self.a.weight.T
+
+    def forward(self, x):
+        return torch.tanh(x @ self.kept)
+
+
 def through_a_closure():
     layer = linear()
     return Of(lambda s, x: layer(x).tanh(), layer=layer)
@@ -717,6 +741,7 @@ REFUSED = {
     "complex": (lambda: Of(lambda s, x: torch.complex(s.a(x), s.a(x)), a=linear()), "real numbers"),
     "no graph": (lambda: Of(without_a_graph, a=linear()), "without a graph"),
     "detached": (lambda: Of(lambda s, x: s.a(x).detach(), a=linear()), "without a graph"),
+    "computed before": (Prepared, "computed before and kept"),
     "closure": (through_a_closure, "through a closure"),
     "lazy": (lambda: nn.LazyLinear(2), "call it once"),
     "no parameters": (nn.Flatten, "require a gradient"),
@@ -749,6 +774,21 @@ def test_what_has_no_kernel_is_refused(name):
             nu.linearize(model)(nu.parameters_of(model), x)
     assert lazy or all(torch.equal(p, before[0][n][0]) for n, p in model.named_parameters())
     assert lazy or all(torch.equal(b, before[1][n]) for n, b in model.named_buffers())
+
+
+def test_a_module_that_changes_meanwhile_is_noticed():
+    x = torch.randn(20, 3).double()
+    with pytest.raises(ValueError, match="others at a second call"):
+        nu.empirical_ntk(WarmsUp().double(), x, chunk_size=2)
+
+
+def test_numbers_that_are_not_finite_are_an_error():
+    model, x = Of(lambda s, x: s.a(x).abs().sqrt(), a=linear(bias=False)).double(), torch.eye(3).double()
+    x[1] = 0  # where the root has no derivative
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=r"gradients that are finite, .* examples 0 and 1"):
+            nu.empirical_ntk(model, x)
 
 
 def test_examples_are_told_apart_by_examples_that_differ():
@@ -900,6 +940,10 @@ def test_types_that_do_not_fit_are_named():
         nu.empirical_ntk(lambda x: x, x)
     with pytest.raises(ValueError, match="finite"):
         nu.empirical_ntk(linear().double(), x / 0)
+    with pytest.raises(ValueError, match=r"takes a batch of examples, .* RuntimeError: .* shape \(2,\)"):
+        nu.empirical_ntk(linear().double(), x[0])
+    with pytest.raises(TypeError, match=r"got dict; wrap a module of several inputs"):
+        nu.empirical_ntk(linear().double(), {"x": x})
 
 
 def test_a_formula_of_an_mlp_is_not_used_where_it_is_another():

@@ -5,6 +5,7 @@ the label's prefix says what it is (`ROLES`). A check is an output of a code cel
 `ntkutils-check` in its metadata.
 """
 
+import math
 from collections import Counter
 from typing import NamedTuple
 
@@ -94,12 +95,16 @@ def summary(formulas):
     oracles = Counter(check["oracle"] for formula in formulas for check in formula.checks)
     against = [f"{oracles[key]} against {ORACLES[key]}" for key in ORACLES if oracles[key]]
     text = f"{counted(len(results), 'result')}, {counted(oracles.total(), 'check')}"
-    return f"{text}: {', '.join(against)}." if against else f"{text}."
+    twins = sum(len(check.get("wrong", ())) for formula in formulas for check in formula.checks)
+    text = f"{text}: {', '.join(against)}" if against else text
+    return f"{text}; {counted(twins, 'wrong formula')} rejected." if twins else f"{text}."
 
 
 def check_cells(check):
-    """The texts of one check's row: oracle and what of it, kind, error and bound."""
+    """The texts of one check's row: oracle and what of it, kind, error and bound, its power."""
     kind = f"{check['kind']}, {counted(check['values'], 'value')}"
+    if check.get("approximate"):
+        kind += f": {check['approximate']}"
     if check.get("resolution"):
         kind += f", each known to {check['resolution']}"
     unit = "" if check["unit"] == "of the largest" else f" {check['unit']}"
@@ -107,4 +112,18 @@ def check_cells(check):
         f"{ORACLES[check['oracle']]}: {check['against']}",
         kind,
         f"{check['measured']:.2g} ≤ {check['bound']:.2g}{unit}",
+        factor_seen(check),
+        "; ".join(check.get("wrong", ())),
     ]
+
+
+def factor_seen(check):
+    """The smallest wrong factor of the formula that the check would see, rounded away from 1."""
+    sees = check.get("sees")
+    if sees is None:
+        return ""
+    sign = "±"
+    if check["kind"] == "inequality":  # it breaks on one side: 1 - measured below, 1/measured - 1 above
+        sign = "-" if math.isclose(sees, 1 - check["measured"], abs_tol=1e-12) else "+"
+    unit = 10.0 ** math.floor(math.log10(sees))
+    return f"1 {sign} {math.ceil(10 * sees / unit - 1e-6) / 10 * unit:.2g}" if sees > 0 else "1"

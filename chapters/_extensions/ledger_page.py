@@ -12,15 +12,15 @@ from collected import FillPlaces, chapter_row, entry, link, pages_in_order, regi
 from docutils import nodes
 from jupyter_cache import get_cache
 from ledger import check_cells, formulas_of, summary
-from printed import NOT_PARSED, PRINTED
+from printed import PINNED
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
-RESULT_COLUMNS = "Formula", "What it says", "Checked against", "Kind", "Error ≤ bound"
+RESULT_COLUMNS = "Formula", "What it says", "Checked against", "Kind", "Error ≤ bound", "Sees", "Rejects"
 OTHER_COLUMNS = "Formula", "What it says", "Role"
 HERE = re.compile(r'href="#equation-(?P<label>[\w-]+)"')  # as ntkutils.checks writes it
-UNPARSED_COLUMNS = "Formula", "What it says", "Why not"
+PINNED_COLUMNS = "Formula", "What it says", "Why not"
 
 
 def executed(app, docname):
@@ -51,7 +51,7 @@ def result_rows(formula, here):
     span = {"morerows": len(rows) - 1} if len(rows) > 1 else {}
     number = link("math", "eq", formula.label, here)
     says = formula.says if formula.role == "result" else f"{formula.says} ({formula.role})"
-    if formula.label in PRINTED:
+    if formula.label in PINNED:
         says += " ¶"
     rows[0] = [entry(number, **span), entry(nodes.Text(says), **span), *rows[0]]
     return [nodes.row("", *cells) for cells in rows]
@@ -63,9 +63,9 @@ def other_rows(formula, here):
     return [nodes.row("", *map(entry, cells))]
 
 
-def unparsed_rows(formula, here):
-    """The row of a result that tests/test_printed.py does not read."""
-    reason = nodes.Text(NOT_PARSED[formula.label])
+def pinned_rows(formula, here):
+    """The row of a result that tests/test_printed.py does not evaluate."""
+    reason = nodes.Text(PINNED[formula.label].reason)
     cells = link("math", "eq", formula.label, here), nodes.Text(formula.says), reason
     return [nodes.row("", *map(entry, cells))]
 
@@ -91,12 +91,10 @@ class FillLedger(FillPlaces):
         if others:
             yield nodes.rubric("", "Definitions and steps of proofs, not checked on their own")
             yield table(OTHER_COLUMNS, self.rows(others, OTHER_COLUMNS, other_rows), "ledger-others")
-        unparsed = [formula for formula in formulas if formula.label in NOT_PARSED]
-        if unparsed:
-            yield nodes.rubric("", "Results whose printed form is not parsed")
-            yield table(
-                UNPARSED_COLUMNS, self.rows(unparsed, UNPARSED_COLUMNS, unparsed_rows), "ledger-others"
-            )
+        pinned = [formula for formula in checked if formula.label in PINNED]
+        if pinned:
+            yield nodes.rubric("", "Results whose printed form is not evaluated")
+            yield table(PINNED_COLUMNS, self.rows(pinned, PINNED_COLUMNS, pinned_rows), "ledger-others")
 
     def rows(self, formulas, columns, rows_of):
         """The formulas' rows under a row for each chapter."""
