@@ -45,8 +45,9 @@ help:
 	@echo "make workflows    lint the GitHub workflows (needs actionlint, or docker)"
 	@echo "make execute      execute the chapters and store their outputs in them"
 	@echo "make bench        time the package against others, and store the table that the book shows"
+	@echo "                  (ten minutes on an idle machine; GROUPS='\"MLP\"' measures one group again)"
 	@echo "make beyond       measure the large kernels on 1 and 2 workers (half an hour, 6 GB of disk);"
-	@echo "                  ROWS=50000:2 measures one of them again"
+	@echo "                  ROWS=50000:2 measures one of them again, ROWS=complete whole solutions"
 	@echo "make environment  make or renew the environment, .venv (the others do it first)"
 	@echo "make clean        remove what the build made; make distclean: and .venv"
 	@echo
@@ -101,12 +102,10 @@ workflows:
 	else docker run --rm -v "$(CURDIR):/book:ro" -w /book rhysd/actionlint:1.7.7; fi
 
 # Without OMP_WAIT_POLICY, as most users have it: threads spin a while, which wants an idle machine.
+# GROUPS='"MLP" "analytic, float32"' measures these again and keeps the other rows.
 bench: environment
-	@mkdir -p _build
-	@env -u OMP_WAIT_POLICY $(PY) -m pytest -q tests/benchmarks/bench_speed.py -o python_files='bench_*.py' \
-	  -p no:cacheprovider --benchmark-json=_build/bench.json --benchmark-quiet >_build/bench.log \
-	  || { tail -n 30 _build/bench.log; exit 1; }
-	@$(PY) tests/benchmarks/summary.py _build/bench.json tests/benchmarks/results.json
+	@env -u OMP_WAIT_POLICY PYTHONPATH=. \
+	  $(PY) tests/benchmarks/bench_speed.py tests/benchmarks/results.json $(GROUPS)
 
 # In float32, with a store in TMPDIR; each row is stored when it is measured.
 beyond: environment

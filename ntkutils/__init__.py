@@ -3,6 +3,10 @@
 The package of the book "The Neural Tangent Kernel": every formula there is a function here.
 """
 
+import importlib
+import importlib.util
+from typing import Any
+
 from . import activations
 from ._validation import SingularKernelError
 from .activations import Activation
@@ -51,3 +55,10 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module of the package when it is first used, such as ``ntkutils.sklearn_kernel``."""
+    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,6 +30,14 @@ class SingularKernelError(ValueError):
     """
 
 
+def missing(module: str, needs: str, extra: str, error: ImportError) -> ImportError:
+    """The error of a module that needs more than the package does."""
+    return ImportError(
+        f"{module}: expected {needs}, which cannot be imported ({error}); in a copy of the book's "
+        f'repository: pip install ".[{extra}]" (what PyPI has by the name ntkutils is another package)'
+    )
+
+
 def require_tensor(x: object, name: str) -> Tensor:
     """Return ``x`` if it is a finite float32 or float64 tensor; raise TypeError or ValueError if not."""
     if not isinstance(x, Tensor):
@@ -40,6 +48,10 @@ def require_tensor(x: object, name: str) -> Tensor:
         raise TypeError(f"{name}: expected a torch.Tensor, got {kind}{hint}")
     if x.dtype not in FLOATS:
         raise TypeError(f"{name}: expected dtype float32 or float64, got {x.dtype}")
+    if x.layout != torch.strided:
+        raise TypeError(
+            f"{name}: expected a dense tensor, got layout {x.layout} (its to_dense() makes one)"
+        )
     if x.is_meta:
         raise ValueError(f"{name}: expected a tensor that holds numbers, got one on the device meta")
     bad = ~torch.isfinite(torch.func.debug_unwrap(x))  # also within a transform of torch.func

@@ -21,13 +21,31 @@ import math
 import torch
 from torch import Tensor
 
+from . import closed_forms
+from .activations import Activation
 from .covariance import Covariance
 
 
-def arc_cosine(which: str, Lambda: Covariance, depth: int) -> Tensor:
-    """Return the "nngp" or the "ntk", shape (n1, n2), of inputs of covariance ``Lambda``, at weight_std 1.
+def arc_cosine_takes(phi: Activation, bias_var: float | Tensor) -> bool:
+    """Whether :func:`arc_cosine` can take a network: a ReLU's, by whatever name, without biases.
 
-    Nothing is recorded for automatic differentiation, and ``Lambda`` is used up.
+    That is, one of which :func:`ntkutils.recursion.recursion` would ask a ReLU's expectations.
+    """
+    is_relu = phi.moments is closed_forms.relu and phi.derivative_moments is closed_forms.relu_slopes
+    return is_relu and bool(bias_var == 0)
+
+
+def arc_cosine(
+    which: str,
+    Lambda: Covariance,
+    phi: Activation,
+    depth: int,
+    weight_var: float | Tensor,
+    bias_var: float | Tensor,
+) -> Tensor:
+    """Return the "nngp" or the "ntk", shape (n1, n2), of inputs whose inner products are ``Lambda``.
+
+    Nothing is recorded for automatic differentiation, and ``Lambda``'s angles are used up.
     """
     xi, gap, sine = Lambda.xi, Lambda.gap, Lambda.sin2.sqrt_()
     result = xi.clone() if which == "ntk" else xi  # kappa, or what xi becomes
@@ -42,4 +60,8 @@ def arc_cosine(which: str, Lambda: Covariance, depth: int) -> Tensor:
         torch.sub(one, gap, out=xi)
         if which == "ntk":
             result.addcmul_(theta, result, value=-1 / math.pi).add_(xi)
-    return result.mul_(Lambda.sd1).mul_(Lambda.sd2)
+    try:
+        scale = weight_var ** ((depth + 1) / 2)
+    except OverflowError:
+        scale = math.inf
+    return result.mul_(scale * Lambda.sd1).mul_(scale * Lambda.sd2)

@@ -17,11 +17,12 @@ import math
 from collections.abc import Callable
 from functools import cache
 
+import numpy as np
 import torch
 from numpy.polynomial import Polynomial
 from torch import Tensor
 
-from .covariance import Covariance, root
+from .covariance import Covariance, at_least_0, magnitude, nonzero, root, sign_of
 
 PI = math.pi
 
@@ -31,9 +32,70 @@ def _negated(Lambda: Covariance) -> Covariance:
     return Covariance(Lambda.sd1, Lambda.sd2, -Lambda.xi, Lambda.sin2)
 
 
-def _nonzero(x: Tensor) -> Tensor:
-    """x, and 1 where x is 0: a divisor of something that is 0 there too."""
-    return x.where(x != 0, torch.ones_like(x))
+# --- arc cosines: what all kinks at 0 have in common ----------------------------------------------------
+
+
+@cache
+def _arc_cosine(n: int) -> tuple[Polynomial, Polynomial]:
+    """Polynomials P, Q with J_n(θ) = (π-θ) P(cos θ) + sin θ Q(cos θ), Cho & Saul 2009's J_n.
+
+    From their J_n = (-1)^n sin^(2n+1)θ (1/sin θ d/dθ)^n (π-θ)/sin θ, that is
+    J_(n+1) = -sin θ dJ_n/dθ + (2n+1) cos θ J_n.
+    """
+    P, Q, xi = Polynomial([1.0]), Polynomial([0.0]), Polynomial([0.0, 1.0])
+    for m in range(n):
+        P, Q = (
+            (1 - xi**2) * P.deriv() + (2 * m + 1) * xi * P,
+            P + 2 * m * xi * Q + (1 - xi**2) * Q.deriv(),
+        )
+    return P, Q
+
+
+def _arc(theta: Tensor, sine: Tensor, xi: Tensor, n: int) -> Tensor:
+    """(θ P(cos θ) - sin θ Q(cos θ))/π: by what J_n(θ)/π falls short of P, the dual of z^n, n at least 1.
+
+    Derivatives of that difference are differences of cosines times what θ changes by. Near 0 and π nothing
+    is left of these; there we take its power series.
+    """
+    P, Q = _arc_cosine(n)
+    if n == 1:
+        value = torch.addcmul(sine, theta, xi, value=-1) / -PI
+    else:
+        value = (theta * _evaluate(P, xi) - sine * _evaluate(Q, xi)) / PI
+    if torch.is_inference_mode_enabled():  # no derivatives
+        return value
+    near = (sine < NEARLY_PARALLEL).nonzero().unbind(1)
+    if len(near[0]) == 0:
+        return value
+    sine, xi = sine[near], xi[near]
+    t = torch.atan2(sine, magnitude(xi))  # θ or π-θ, the smaller
+    series = t ** (2 * n + 1) * _evaluate(_arc_series(n), t**2)
+    return value.index_put(near, torch.where(xi > 0, series, _evaluate(P, xi) - (-1) ** n * series))
+
+
+NEARLY_PARALLEL = 0.1  # a sine
+
+
+@cache
+def _arc_series(n: int) -> Polynomial:
+    """The S of _arc = θ^(2n+1) S(θ²): the integral of -n² sin θ times that of the degree below.
+
+    As dJ_n/dcos θ = n² J_(n-1).
+    """
+    if n == 0:
+        return Polynomial([1 / PI] + 8 * [0.0])
+    below = _arc_series(n - 1).coef
+    sine = [(-1) ** j / math.factorial(2 * j + 1) for j in range(len(below))]
+    product = np.convolve(below, sine)[: len(below)]
+    return Polynomial([-(n**2) * c / (2 * (n + k) + 1) for k, c in enumerate(product)])
+
+
+def _evaluate(polynomial: Polynomial, x: Tensor) -> Tensor:
+    *lower, highest = polynomial.coef.tolist()
+    value = torch.full_like(x, highest)
+    for c in reversed(lower):
+        value = torch.add(x * value, c)
+    return value
 
 
 # --- ReLU: sqrt(2)·max(0, z), already normalised, as it is what everybody waits for --------------------
@@ -42,9 +104,13 @@ def _nonzero(x: Tensor) -> Tensor:
 
 def relu(Lambda: Covariance) -> Covariance:
     """E = root of AB times (sin θ + (π-θ) cos θ)/π: Cho & Saul 2009 (NIPS 22), n = 1."""
-    # π times xi' - xi; its rounding, 1e-16·θ, changes the new angle by 1e-16
-    rise = torch.addcmul(Lambda.sine, Lambda.theta, Lambda.xi, value=-1)  # sin θ - θ cos θ
-    gap = torch.sub(Lambda.gap, rise, alpha=1 / PI).clamp(min=0)  # below 0 by rounding, where θ < 1e-16
+    # less xi' - xi; its rounding, 1e-16·θ, changes the new angle by 1e-16
+    if torch.is_inference_mode_enabled():
+        rise = torch.addcmul(Lambda.sine, Lambda.theta, Lambda.xi, value=-1)  # sin θ - θ cos θ
+        gap = torch.sub(Lambda.gap, rise, alpha=1 / PI)
+    else:
+        gap = Lambda.gap + _arc(Lambda.theta, Lambda.sine, Lambda.xi, 1)
+    gap = at_least_0(gap)  # below 0 by rounding, where θ < 1e-16
     xi = 1 - gap
     return Covariance(Lambda.sd1, Lambda.sd2, xi, torch.addcmul(gap, gap, xi), gap)
 
@@ -61,10 +127,10 @@ def relu_slopes(Lambda: Covariance) -> Tensor:
 
 def piecewise_linear(Lambda: Covariance, a: float) -> Covariance:
     """E = root of AB times ((1+a)²/4·cos θ + (1-a)²/4·(2/π)(sin θ + (π/2 - θ) cos θ))."""
-    cos = Lambda.xi.abs()
+    cos = magnitude(Lambda.xi)
     t = torch.atan2(Lambda.sine, cos)  # theta or pi - theta, the smaller
     # 1 - (2/π)(sin t + (π/2 - t) cos t)
-    even_gap = Lambda.sin2 / (1 + cos) - 2 / PI * (Lambda.sine - t * cos)
+    even_gap = Lambda.sin2 / (1 + cos) + 2 * _arc(t, Lambda.sine, cos, 1)
     odd, even = (1 + a) ** 2 / (2 * (1 + a**2)), (1 - a) ** 2 / (2 * (1 + a**2))
     minus = odd * Lambda.gap + even * even_gap
     plus = odd * _negated(Lambda).gap + even * (2 - even_gap)
@@ -100,31 +166,13 @@ def no_slopes(Lambda: Covariance) -> Tensor:
 # --- rectified monomials: max(0, z)^n ---------------------------------------------------------------
 
 
-@cache
-def _arc_cosine(n: int) -> tuple[Polynomial, Polynomial]:
-    """Polynomials P, Q with J_n(θ) = (π-θ) P(cos θ) + sin θ Q(cos θ), Cho & Saul 2009's J_n.
-
-    From their J_n = (-1)^n sin^(2n+1)θ (1/sin θ d/dθ)^n (π-θ)/sin θ, that is
-    J_(n+1) = -sin θ dJ_n/dθ + (2n+1) cos θ J_n.
-    """
-    P, Q, xi = Polynomial([1.0]), Polynomial([0.0]), Polynomial([0.0, 1.0])
-    for m in range(n):
-        P, Q = (
-            (1 - xi**2) * P.deriv() + (2 * m + 1) * xi * P,
-            P + 2 * m * xi * Q + (1 - xi**2) * Q.deriv(),
-        )
-    return P, Q
-
-
 def rectified_monomial(Lambda: Covariance, n: int) -> Covariance:
     """E = (root of AB)^n J_n(θ)/(2π), n at least 1: Cho & Saul 2009, who have twice that."""
-    top = odd_factorial(n)
-    P, Q = _arc_cosine(n)
-    theta, xi = Lambda.theta, Lambda.xi
-    # J_n/π = P - (θ P - sin θ Q)/π; P is the dual of z^n, and 1 - P/top is had without cancellation
-    arc = (theta * _evaluate(P, xi) - theta.sin() * _evaluate(Q, xi)) / (PI * top)
-    gap = sum((c / top * gap_l for c, gap_l in zip(P.coef, _gaps_of_powers(Lambda, n), strict=True)), arc)
-    gap = gap.clamp(min=0)  # below 0 by rounding, at tiny angles
+    top, P = odd_factorial(n), _arc_cosine(n)[0]
+    # J_n/π = P - arc; P is the dual of z^n, and 1 - P/top is had without cancellation
+    terms = (c / top * gap for c, gap in zip(P.coef, _gaps_of_powers(Lambda, n), strict=True))
+    gap = sum(terms, _arc(Lambda.theta, Lambda.sine, Lambda.xi, n) / top)
+    gap = at_least_0(gap)  # below 0 by rounding, at tiny angles
     return top / 2 * Covariance(Lambda.sd1**n, Lambda.sd2**n, 1 - gap, gap * (2 - gap))
 
 
@@ -136,13 +184,6 @@ def rectified_monomial_slopes(Lambda: Covariance, n: int) -> Tensor:
 def odd_factorial(n: int) -> int:
     """1·3·5···(2n-1) = E[z^(2n)]."""
     return math.prod(range(1, 2 * n, 2))
-
-
-def _evaluate(polynomial: Polynomial, x: Tensor) -> Tensor:
-    value = torch.zeros_like(x)
-    for c in reversed(polynomial.coef):
-        value = c + x * value
-    return value
 
 
 def _gaps_of_powers(Lambda: Covariance, degree: int) -> list[Tensor]:
@@ -217,9 +258,9 @@ def series_slopes(Lambda: Covariance, expand_slope: Expansion) -> Tensor:
 def _length_and_direction(a: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """The root of Σ a_l² without overflow or underflow, and a over it."""
     largest = torch.stack(a).abs().amax(0)
-    a = [x / _nonzero(largest) for x in a]
+    a = [x / nonzero(largest) for x in a]
     length = root(sum((x**2 for x in a), torch.zeros_like(largest)))
-    return largest * length, [x / _nonzero(length) for x in a]
+    return largest * length, [x / nonzero(length) for x in a]
 
 
 # --- trigonometric and exponential -------------------------------------------------------------------
@@ -230,24 +271,48 @@ def _variance_of_difference(Lambda: Covariance) -> Tensor:
     return (Lambda.sd1 - Lambda.sd2) ** 2 + 2 * Lambda.sd1 * Lambda.sd2 * Lambda.gap
 
 
+def _unlike(sd1: Tensor, sd2: Tensor) -> Tensor | None:
+    """Where one of the two is more than twice the other, if anywhere.
+
+    There 1-xi² is as good as it comes; what is made for nearly equal ones loses digits by the factor.
+    """
+    if sd1.numel() == 0 or sd2.numel() == 0:
+        return None
+    least, most = torch.minimum(sd1.min(), sd2.min()), torch.maximum(sd1.max(), sd2.max())
+    if most <= 2 * least:
+        return None
+    return (sd1 > 2 * sd2) | (sd2 > 2 * sd1)
+
+
+def _sin2(careful: Tensor, xi: Tensor, unlike: Tensor | None) -> Tensor:
+    careful = at_least_0(careful)  # below 0 by rounding
+    return careful if unlike is None else ((1 - xi) * (1 + xi)).where(unlike, careful)
+
+
 def sinusoid(Lambda: Covariance, p: float, q: float) -> Covariance:
     """Of p·sin z + q·cos z, p² + q² = 1: E = (exp(-D/2) - k exp(-S/2))/2 with k = p² - q²."""
     D, S = _variance_of_difference(Lambda), _variance_of_difference(_negated(Lambda))
     k, one_minus_k, one_minus_k2 = p**2 - q**2, 2 * q**2, (2 * p * q) ** 2
     sd1, sd2 = (root((one_minus_k - k * torch.expm1(-2 * var)) / 2) for var in (Lambda.var1, Lambda.var2))
-    size = _nonzero(sd1) * _nonzero(sd2)
+    size = nonzero(sd1) * nonzero(sd2)
     # exp(-D/2) - exp(-S/2), as S - D = 4 E[uv]
-    larger = torch.exp(-torch.minimum(D, S) / 2)
-    sign = torch.where(Lambda.xi < 0, -1.0, 1.0).to(Lambda.xi)  # not 0: |E[uv]| has no slope there
+    sign, quick = sign_of(Lambda.xi), torch.is_inference_mode_enabled()
+    # Of a tie torch.minimum has half the derivative of either; torch.where takes ten times as long.
+    larger = torch.exp((torch.minimum(D, S) if quick else torch.where(sign < 0, S, D)) / -2)
     difference = -sign * larger * torch.expm1(-2 * sign * Lambda.cov)
     xi = (one_minus_k * torch.exp(-S / 2) + difference) / 2 / size
+    unlike = _unlike(sd1, sd2)
+    if unlike is not None:
+        size = size.where(~unlike, torch.ones_like(size))
     # As D + S = 2(A+B), 4(E[φ(u)²] E[φ(v)²] - E[φ(u) φ(v)]²) is
     # (1 - exp(-D))(1 - k² exp(-S)) - k (exp(-A) - exp(-B))²
-    apart = ((Lambda.sd1 - Lambda.sd2) * (Lambda.sd1 + Lambda.sd2)).abs()
-    apart = torch.exp(-torch.minimum(Lambda.var1, Lambda.var2)) * torch.expm1(-apart) / (2 * size)
+    apart = magnitude((Lambda.sd1 - Lambda.sd2) * (Lambda.sd1 + Lambda.sd2))
+    decay1, decay2 = torch.exp(-Lambda.var1), torch.exp(-Lambda.var2)
+    decay = torch.maximum(decay1, decay2) if quick else decay1.where(Lambda.sd1 < Lambda.sd2, decay2)
+    apart = decay * torch.expm1(-apart) / (2 * size)
     rest = (one_minus_k2 - k**2 * torch.expm1(-S)) / (2 * size)
     sin2 = -torch.expm1(-D) / (2 * size) * rest - k * apart**2
-    return Covariance(sd1, sd2, xi, sin2.clamp(min=0))  # at least 0 up to rounding
+    return Covariance(sd1, sd2, xi, _sin2(sin2, xi, unlike))
 
 
 def sinusoid_slopes(Lambda: Covariance, p: float, q: float) -> Tensor:
@@ -286,8 +351,8 @@ class _Sine:
         self.R1, self.R = rest.sqrt(), (rest + self.q**2 * Lambda.sin2).sqrt()
         self.root = self.r1.sqrt() * self.r2.sqrt()
         # asin q - asin |y|, from its sine and cosine
-        sine = self.q * Lambda.sin2 / (self.R + Lambda.xi.abs() * self.R1)
-        self.drop = torch.atan2(sine, self.R * self.R1 + self.q * self.y.abs())
+        sine = self.q * Lambda.sin2 / (self.R + magnitude(Lambda.xi) * self.R1)
+        self.drop = torch.atan2(sine, self.R * self.R1 + self.q * magnitude(self.y))
 
 
 def gaussian(Lambda: Covariance) -> Covariance:
@@ -319,17 +384,20 @@ def erf(Lambda: Covariance) -> Covariance:
     # angle1 = middle + above and angle2 = middle - below, again from sines and cosines
     apart = s.r1 * (Lambda.sd1 - Lambda.sd2) * (Lambda.sd1 + Lambda.sd2) * s.r2  # p1 - p2
     root1, root2 = root(s.p1), root(s.p2)
-    sine1 = root1 * (apart / _nonzero(root1 * s.R1 + root2 * cos1))
-    sine2 = root2 * (apart / _nonzero(root2 * s.R1 + root1 * cos2))
+    sine1 = root1 * (apart / nonzero(root1 * s.R1 + root2 * cos1))
+    sine2 = root2 * (apart / nonzero(root2 * s.R1 + root1 * cos2))
     above = torch.atan2(sine1, cos1 * s.R1 + s.p1 * s.q)
     below = torch.atan2(sine2, cos2 * s.R1 + s.p2 * s.q)
     length1, length2 = root(angle1), root(angle2)
-    size = _nonzero(length1) * _nonzero(length2)
+    size = nonzero(length1) * nonzero(length2)
+    xi, unlike = angle / size, _unlike(length1, length2)
+    if unlike is not None:
+        size = size.where(~unlike, torch.ones_like(size))
     middle, above, below, drop = (z / size for z in (middle, above, below, s.drop))
     # 1 - angle²/(angle1 angle2), over angle1 angle2
     sin2 = middle * (above - below) - above * below + drop * (2 * middle - drop)
     scale = (2 / PI) ** 0.5
-    return Covariance(scale * length1, scale * length2, angle / size, sin2.clamp(min=0))
+    return Covariance(scale * length1, scale * length2, xi, _sin2(sin2, xi, unlike))
 
 
 def erf_slopes(Lambda: Covariance) -> Tensor:
@@ -356,14 +424,14 @@ def gelu(Lambda: Covariance) -> Covariance:
     rr = s.root * (s.root / s.R)
     R_drop = s.q**2 * Lambda.sin2 / (s.R + s.R1)  # R - R1
     # e at 1 less e at |xi|, and X less its value at xi
-    e_drop = s.drop + Lambda.sin2 / (1 + Lambda.xi.abs()) * torch.atan2(s.y.abs(), s.R)
+    e_drop = s.drop + Lambda.sin2 / (1 + magnitude(Lambda.xi)) * torch.atan2(magnitude(s.y), s.R)
     e_drop = e_drop + s.q * (rr * (R_drop / s.R1 + Lambda.sin2) - R_drop)
     drop = Lambda.gap + 2 / PI * e_drop
     # X1 X2 - X², the part of 1 - xi'² that comes from unequal variances
     unequal = 2 * (2 * defect12 - defect1 - defect2) + defect1 * defect2 - defect12**2
     sin2 = (unequal + drop * (2 * X - drop)) / (X1 * X2)
     sd1, sd2 = Lambda.sd1 * X1.sqrt(), Lambda.sd2 * X2.sqrt()
-    return 0.25 * Covariance(sd1, sd2, (X - drop) / (X1 * X2).sqrt(), sin2.clamp(min=0))
+    return 0.25 * Covariance(sd1, sd2, (X - drop) / (X1 * X2).sqrt(), at_least_0(sin2))
 
 
 def gelu_slopes(Lambda: Covariance) -> Tensor:

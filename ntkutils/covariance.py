@@ -31,6 +31,27 @@ def root(x: Tensor) -> Tensor:
     return inside.sqrt().where(x != 0, torch.zeros_like(x))
 
 
+def sign_of(x: Tensor) -> Tensor:
+    """1 or -1, at 0 too, so that an even smooth function of |x| = sign·x keeps all derivatives there."""
+    return torch.copysign(torch.ones_like(x), x).detach()
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """|x|, with the derivative :func:`sign_of` x."""
+    return x.abs() if torch.is_inference_mode_enabled() else x * sign_of(x)
+
+
+def at_least_0(x: Tensor) -> Tensor:
+    """What is below 0 by rounding only, put to 0, with the derivatives that it has without that."""
+    clamped = x.clamp(min=0)
+    return clamped if torch.is_inference_mode_enabled() else x + (clamped - x).detach()
+
+
+def nonzero(x: Tensor) -> Tensor:
+    """x, and 1 where x is 0: a divisor of something that is 0 there too."""
+    return x.where(x != 0, torch.ones_like(x))
+
+
 @dataclass(frozen=True)
 class Covariance:
     r"""Second moments of all pairs :math:`(u_i, v_j)` of centred variables.
@@ -59,7 +80,7 @@ class Covariance:
         # A variable that is constantly 0 has no correlation: any value serves, as it meets sd = 0.
         xi = (cov / (sd1 * sd2)).where((sd1 > 0) & (sd2 > 0), torch.zeros_like(cov))
         # |xi| exceeds 1 by rounding at most; its angle is then 0 or pi.
-        return cls(sd1, sd2, xi, ((1 - xi) * (1 + xi)).clamp(min=0))
+        return cls(sd1, sd2, xi, at_least_0((1 - xi) * (1 + xi)))
 
     @property
     def cov(self) -> Tensor:
@@ -81,8 +102,8 @@ class Covariance:
         """1 - xi, accurate also where it is tiny."""
         if self.known_gap is not None:
             return self.known_gap
-        # |xi|, as what torch.where leaves out must have a derivative too
-        return torch.where(self.xi > 0, self.sin2 / (1 + self.xi.abs()), 1 - self.xi)
+        size = magnitude(self.xi)
+        return self.sin2 / (1 + size) + (size - self.xi)  # 1 - |xi|, and what lacks if xi is below 0
 
     @cached_property
     def sine(self) -> Tensor:
@@ -97,19 +118,22 @@ class Covariance:
     def __rmul__(self, factor: float | Tensor) -> "Covariance":
         if isinstance(factor, float) and factor == 1:
             return self
-        scale = factor**0.5
+        scale = root(factor) if isinstance(factor, Tensor) else factor**0.5
         return Covariance(scale * self.sd1, scale * self.sd2, self.xi, self.sin2, self.known_gap)
 
     def __add__(self, shift: float | Tensor) -> "Covariance":
         if isinstance(shift, float) and shift == 0:
             return self
-        sd1, sd2 = (self.var1 + shift).sqrt(), (self.var2 + shift).sqrt()
-        a, b = self.sd1 / sd1, self.sd2 / sd2  # both in [0, 1]
-        c, d = shift**0.5 / sd1, shift**0.5 / sd2
+        sd1, sd2 = root(self.var1 + shift), root(self.var2 + shift)
+        by1, by2 = nonzero(sd1), nonzero(sd2)
+        shrunk = (self.sd1 / by1) * (self.sd2 / by2)  # by what xi shrinks, in [0, 1]
+        common = (shift / by1) / by2  # what the bias adds to it, in [0, 1]
+        apart = self.sd1 - self.sd2
         # det = var1·var2·(1-xi²) + shift·((sd1-sd2)² + 2·sd1·sd2·(1-xi)), over the new variances:
         # a sum of non-negative terms, so that nothing cancels.
-        sin2 = (a * b) ** 2 * self.sin2 + (a * d - b * c) ** 2 + 2 * a * b * c * d * self.gap
-        return Covariance(sd1, sd2, a * b * self.xi + c * d, sin2)
+        unlike = torch.addcmul((apart / by1) * (apart / by2), shrunk, self.gap, value=2)
+        xi = torch.addcmul(common, shrunk, self.xi)
+        return Covariance(sd1, sd2, xi, torch.addcmul(common * unlike, shrunk**2, self.sin2))
 
 
 def gram(x1: Tensor, x2: Tensor) -> Covariance:
@@ -125,19 +149,31 @@ def gram(x1: Tensor, x2: Tensor) -> Covariance:
 
 
 def is_followed(x: Tensor) -> bool:
-    """Whether automatic differentiation, in either mode, follows x."""
+    """Whether automatic differentiation, in either mode, or a transform of torch.func may follow x.
+
+    What torch.func follows shows no memory of its own, whichever of its transforms, nested in whatever
+    order. So True is the answer for all that shows none, known or not: the road that it leads to is right
+    for every tensor, and slower.
+    """
     if torch.is_grad_enabled() and x.requires_grad:
         return True
-    return torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+    if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
+        return True
+    try:
+        return x.numel() > 0 and x.data_ptr() == 0
+    except RuntimeError:
+        return True
 
 
 def norms_and_directions(x: Tensor) -> tuple[Tensor, Tensor]:
     """The norms of the rows, shape (n, 1), and the rows over them; a row of zeros stays one."""
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     if not is_followed(x):
-        return norm, x / norm.where(norm > 0, torch.ones_like(norm))
+        return norm, x / nonzero(norm)
     # The inner product x·y has the derivative y at x = 0, too: its norm, times its direction's derivative.
-    norm = norm.where(norm > 0, torch.full_like(norm, torch.finfo(x.dtype).tiny ** 0.5))
+    # Its second derivative is not to be had from norms, so they give NaN: that of the power, inf times 0.
+    at_0 = x.where(norm.detach() == 0, torch.zeros_like(x)).square().sum(1, keepdim=True) ** 1.5
+    norm = norm.where(norm > 0, at_0 + torch.finfo(x.dtype).tiny ** 0.5)
     return norm, x / norm
 
 
@@ -171,8 +207,10 @@ def of_cosines(
 
 def _scaled(x: Tensor, norm: Tensor) -> Tensor:
     """Return x with norms between 1/2 and 1, scaled by powers of 2, so without rounding."""
-    scaled: Tensor = torch.ldexp(x, -torch.frexp(norm).exponent)
-    return scaled
+    exponent = torch.frexp(norm.detach()).exponent
+    half = exponent.div(2, rounding_mode="floor")  # 2 to the whole one may be infinite
+    one = torch.ones_like(norm).detach()
+    return x * torch.ldexp(one, -half) * torch.ldexp(one, half - exponent)
 
 
 def _sin2(x: Tensor, y: Tensor, sign: Tensor) -> Tensor:
@@ -182,7 +220,7 @@ def _sin2(x: Tensor, y: Tensor, sign: Tensor) -> Tensor:
     ratio = sign[:, None] * torch.linalg.vector_norm(x, dim=1, keepdim=True)
     ratio = ratio / torch.linalg.vector_norm(y, dim=1, keepdim=True)
     near = ratio * y
-    rest = (x - near) - _rounding_of_product(ratio, y, near)
+    rest = (x - near) - _rounding_of_product(*(z.detach() for z in (ratio, y, near)))  # has no derivative
     across = rest - y * ((rest * y).sum(1, keepdim=True) / (y * y).sum(1, keepdim=True))
     sin2: Tensor = across.square().sum(1) / x.square().sum(1)
     return sin2

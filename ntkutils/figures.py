@@ -1,4 +1,4 @@
-"""One look for all figures of the book. Needs matplotlib (``pip install "ntkutils[book]"``)."""
+"""One look for all figures of the book. Needs matplotlib."""
 
 from __future__ import annotations
 

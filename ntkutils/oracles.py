@@ -1,7 +1,8 @@
 """The same networks in Google's neural-tangents, as an independent opinion on every formula.
 
-The only module that needs neural-tangents and jax (``pip install "ntkutils[book]"``), and it needs
-them when a function is called, not when it is imported.
+The only module that needs neural-tangents and jax (``pip install ".[test]"`` in a copy of the book's
+repository, with Python 3.11 or 3.12), and it needs them when a function is called, not when it is
+imported.
 """
 
 import ast
@@ -33,9 +34,12 @@ def neural_tangents() -> ModuleType:
     kernels of TensorFlow's networks, is loaded when it is first used: TensorFlow takes half a
     gigabyte and seconds to start.
     """
-    with _put_off("neural_tangents.experimental"):
-        import jax
-        import neural_tangents
+    try:
+        with _put_off("neural_tangents.experimental"):
+            import jax
+            import neural_tangents
+    except ImportError as error:
+        raise check_that.missing("ntkutils.oracles", "neural-tangents and jax", "test", error) from error
 
     jax.config.update("jax_enable_x64", True)
     module: ModuleType = neural_tangents

@@ -1,14 +1,14 @@
 r"""The kernels of infinitely wide networks: the compositional recursion, as on the page."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from . import _validation as check_that
-from . import activations
 from .activations import Activation, get
-from .arc_cosine import arc_cosine
+from .arc_cosine import arc_cosine, arc_cosine_takes
 from .covariance import Covariance, gram, is_followed, norms_and_directions, of_cosines
 
 # The recursion runs over tiles, so many points against so many: on a CPU few enough for its caches.
@@ -54,24 +54,16 @@ def kernel(
     bias_var: float | Tensor,
 ) -> Tensor:
     """The "nngp" or the "ntk", shape (n1, n2), of inputs that were checked; symmetric if x1 is x2."""
-    tensors = [z for z in (x1, x2, weight_var, bias_var) if isinstance(z, Tensor)]
-    # an outer transform of torch.func may follow what this one does not
-    differentiated = torch._C._are_functorch_transforms_active() or any(map(is_followed, tensors))
-    in_place = phi is activations.relu and bias_var == 0 and not differentiated
-
-    def of(Lambda: Covariance) -> Tensor:
-        if in_place:
-            K = arc_cosine(which, weight_var ** (depth + 1) * Lambda, depth)
-            return _require_finite(K, phi, weight_var * Lambda)
-        return _of_inner_products(which, Lambda, phi, depth, weight_var, bias_var)
-
-    if not differentiated:
-        return _in_tiles(x1, x2, of)
-    K = of(gram(x1, x2))
+    network = phi, depth, weight_var, bias_var
+    if not any(is_followed(z) for z in (x1, x2, weight_var, bias_var) if isinstance(z, Tensor)):
+        road = arc_cosine if arc_cosine_takes(phi, bias_var) else plain_road
+        return _in_tiles(x1, x2, lambda Lambda: _held(road(which, Lambda, *network), Lambda, *network))
+    Lambda = gram(x1, x2)
+    K = _held(plain_road(which, Lambda, *network), Lambda, *network)
     return K.triu() + K.triu(1).T if x1 is x2 else K
 
 
-def _of_inner_products(
+def plain_road(
     which: str,
     Lambda: Covariance,
     phi: Activation,
@@ -79,16 +71,29 @@ def _of_inner_products(
     weight_var: float | Tensor,
     bias_var: float | Tensor,
 ) -> Tensor:
+    """The "nngp" or the "ntk" of inputs whose inner products are ``Lambda``, by the recursions above."""
     first = weight_var * Lambda + bias_var
     if which == "nngp":
-        K = nngp_recursion(first, phi, depth, weight_var, bias_var)
-    else:
-        K = recursion(first, phi, depth, weight_var, bias_var)[1]
-    return _require_finite(K, phi, first)
+        return nngp_recursion(first, phi, depth, weight_var, bias_var)
+    return recursion(first, phi, depth, weight_var, bias_var)[1]
 
 
-def _require_finite(K: Tensor, phi: Activation, first: Covariance) -> Tensor:
-    return check_that.require_held(K, phi.name, "the first pre-activations", first.sd1, first.sd2)
+def _held(
+    K: Tensor,
+    Lambda: Covariance,
+    phi: Activation,
+    depth: int,
+    weight_var: float | Tensor,
+    bias_var: float | Tensor,
+) -> Tensor:
+    """``K`` if it is finite, and an OverflowError that says of what network it is if not."""
+    scale = "" if isinstance(weight_var, Tensor) else f", weight_std {weight_var**0.5:.6g}"
+    of = f"the first pre-activations (depth {depth}{scale})"
+    first = (
+        torch.hypot(weight_var**0.5 * sd, bias_var**0.5 * torch.ones_like(sd))
+        for sd in (Lambda.sd1.detach(), Lambda.sd2.detach())
+    )
+    return check_that.require_held(K, phi.name, of, *first)
 
 
 def _in_tiles(x1: Tensor, x2: Tensor, of: Callable[[Covariance], Tensor]) -> Tensor:
@@ -115,12 +120,18 @@ def _in_tiles(x1: Tensor, x2: Tensor, of: Callable[[Covariance], Tensor]) -> Ten
 
 
 def diagonal(
-    which: str, x: Tensor, phi: Activation, depth: int, weight_var: float, bias_var: float
+    which: str,
+    x: Tensor,
+    phi: Activation,
+    depth: int,
+    weight_var: float | Tensor,
+    bias_var: float | Tensor,
 ) -> Tensor:
     """The diagonal of the "nngp" or the "ntk" of ``x`` with itself, shape (n,)."""
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    norm, _ = norms_and_directions(x)
     same = Covariance(norm, norm, torch.ones_like(norm), torch.zeros_like(norm))  # n pairs
-    return _of_inner_products(which, same, phi, depth, weight_var, bias_var).squeeze(1)
+    network = phi, depth, weight_var, bias_var
+    return _held(plain_road(which, same, *network), same, *network).squeeze(1)
 
 
 def nngp(
@@ -129,8 +140,8 @@ def nngp(
     *,
     depth: int,
     activation: str | Activation = "relu",
-    weight_std: float = 1.0,
-    bias_std: float = 0.0,
+    weight_std: float | Tensor = 1.0,
+    bias_std: float | Tensor = 0.0,
 ) -> Tensor:
     r"""Return the NNGP kernel of an infinitely wide network, shape (n1, n2).
 
@@ -146,11 +157,21 @@ def nngp(
         x2: data points, shape (n2, d); ``x1`` if not given.
         depth: the number L of hidden layers; 0 is a linear model.
         activation: a name in :mod:`ntkutils.activations`, or an Activation.
-        weight_std: sigma_w, multiplies the weights, which are N(0, 1).
-        bias_std: sigma_b, multiplies the biases, which are N(0, 1).
+        weight_std: sigma_w, multiplies the weights, which are N(0, 1); a number, or a tensor of one
+            positive number, by which one may differentiate.
+        bias_std: sigma_b, multiplies the biases, which are N(0, 1); likewise.
+
+    Derivatives:
+        Of any order, by inputs and scales, in reverse and forward mode and through torch.func. Where an
+        activation with a kink or a jump has none, they are conventions. Points in the same or in opposite
+        directions: the mean of both sides, in every direction; and the angle counts as constant in second
+        derivatives, which is right for what moves both points together and wrong across a corner, where
+        there are none (they are infinite). A point 0 without biases: the derivative of the part that is
+        odd in it, at a right angle. Second derivatives at a point 0 are NaN, of all activations.
 
     Raises:
         TypeError, ValueError: for input that is not as above, naming what was expected and what came.
+        RuntimeError: under torch.vmap over the points or the scales, which cannot look at values.
         OverflowError: where a layer's second moments are larger than the dtype can hold.
         MemoryError: before any work, for a kernel that does not fit; says what to do instead.
 
@@ -171,8 +192,8 @@ def ntk(
     *,
     depth: int,
     activation: str | Activation = "relu",
-    weight_std: float = 1.0,
-    bias_std: float = 0.0,
+    weight_std: float | Tensor = 1.0,
+    bias_std: float | Tensor = 0.0,
 ) -> Tensor:
     r"""Return the neural tangent kernel of an infinitely wide network, shape (n1, n2).
 
@@ -186,11 +207,16 @@ def ntk(
         x2: data points, shape (n2, d); ``x1`` if not given.
         depth: the number L of hidden layers; 0 is a linear model.
         activation: a name in :mod:`ntkutils.activations`, or an Activation.
-        weight_std: sigma_w, multiplies the weights, which are N(0, 1).
-        bias_std: sigma_b, multiplies the biases, which are N(0, 1).
+        weight_std: sigma_w, multiplies the weights, which are N(0, 1); a number, or a tensor of one
+            positive number, by which one may differentiate.
+        bias_std: sigma_b, multiplies the biases, which are N(0, 1); likewise.
+
+    Derivatives:
+        As for :func:`nngp`.
 
     Raises:
         TypeError, ValueError: for input that is not as above, naming what was expected and what came.
+        RuntimeError: under torch.vmap over the points or the scales, which cannot look at values.
         OverflowError: where a layer's second moments are larger than the dtype can hold.
         MemoryError: before any work, for a kernel that does not fit; says what to do instead.
 
@@ -211,13 +237,46 @@ def _kernel(
     x2: Tensor | None,
     depth: int,
     activation: str | Activation,
-    weight_std: float,
-    bias_std: float,
+    weight_std: float | Tensor,
+    bias_std: float | Tensor,
 ) -> Tensor:
-    x1, x2 = check_that.require_pair(x1, x2)
-    depth = check_that.require_count(depth, "depth", least=0)
-    weight_var = check_that.require_scale(weight_std, "weight_std") ** 2
-    bias_var = check_that.require_scale(bias_std, "bias_std") ** 2
-    phi = get(activation)
-    check_that.require_memory(which, x1, x2)
-    return kernel(which, x1, x2, phi, depth, weight_var, bias_var)
+    try:
+        x1, x2 = check_that.require_pair(x1, x2)
+        depth = check_that.require_count(depth, "depth", least=0)
+        weight_var, bias_var = variance(weight_std, "weight_std"), variance(bias_std, "bias_std")
+        phi = get(activation)
+        check_that.require_memory(which, x1, x2)
+        if not torch.is_autocast_enabled(x1.device.type):
+            return kernel(which, x1, x2, phi, depth, weight_var, bias_var)
+        with torch.autocast(x1.device.type, enabled=False):  # its products have three digits
+            return kernel(which, x1, x2, phi, depth, weight_var, bias_var)
+    except RuntimeError as error:
+        if not str(error).startswith("vmap"):
+            raise
+        raise RuntimeError(
+            f"{which}: expected tensors whose values can be looked at, got batches of torch.vmap; compute "
+            f"the kernel of all points, torch.cat(list(batch)), and take its blocks, or loop over the batch"
+        ) from error
+
+
+def variance(std: object, name: str) -> float | Tensor:
+    """The square of a standard deviation: a number, or a tensor of one, by which one may differentiate.
+
+    Raises:
+        TypeError, ValueError: for what is not a finite number of at least 0, or a positive one in a tensor.
+        OverflowError: if float64 cannot hold the square.
+    """
+    if isinstance(std, Tensor):
+        std = check_that.require_tensor(std, name)
+        if std.ndim > 0:
+            raise ValueError(f"{name}: expected one number, got a tensor of shape {tuple(std.shape)}")
+        if not std > 0:
+            raise ValueError(
+                f"{name}: expected a positive number in a tensor, got {std.item()}; by a scale of 0 there "
+                f"is nothing to differentiate, so give the number 0"
+            )
+        return std * std
+    number = check_that.require_scale(std, name)
+    if math.isinf(number * number):
+        raise OverflowError(f"{name}: expected a number whose square float64 can hold, got {number:g}")
+    return number * number

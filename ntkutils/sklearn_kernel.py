@@ -16,12 +16,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 from torch import Tensor
 
 from . import _validation as check_that
 from .activations import Activation, get
-from .recursion import diagonal, kernel
+from .recursion import TILE, diagonal, kernel
+
+try:
+    from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
+except ImportError as error:
+    raise ImportError(
+        f"ntkutils.sklearn_kernel: expected scikit-learn, which cannot be imported ({error}); "
+        "pip install scikit-learn"
+    ) from error
+
+# An optimizer may scale the kernel by at most this, or one over it: the bounds of a ConstantKernel.
+SCALES = 1e5
 
 
 class _NetworkKernel(Kernel):  # type: ignore[misc]  # scikit-learn has no types
@@ -35,8 +45,8 @@ class _NetworkKernel(Kernel):  # type: ignore[misc]  # scikit-learn has no types
         activation: str | Activation = "relu",
         weight_std: float = 1.0,
         bias_std: float = 0.0,
-        weight_std_bounds: tuple[float, float] | str = (1e-3, 1e3),
-        bias_std_bounds: tuple[float, float] | str = (1e-3, 1e3),
+        weight_std_bounds: tuple[float, float] | str | None = None,
+        bias_std_bounds: tuple[float, float] | str | None = None,
     ) -> None:
         # As they came, unchecked: scikit-learn's clone compares them by identity.
         self.depth = depth
@@ -49,16 +59,20 @@ class _NetworkKernel(Kernel):  # type: ignore[misc]  # scikit-learn has no types
     @property
     def hyperparameter_weight_std(self) -> Hyperparameter:
         """What an optimizer may do with weight_std."""
-        return self._hyperparameter("weight_std")
+        return self._hyperparameter("weight_std", 2 * self.depth + 2)
 
     @property
     def hyperparameter_bias_std(self) -> Hyperparameter:
         """What an optimizer may do with bias_std."""
-        return self._hyperparameter("bias_std")
+        return self._hyperparameter("bias_std", 2)
 
-    def _hyperparameter(self, name: str) -> Hyperparameter:
-        # theta is the logarithm, and 0 has none
-        bounds = "fixed" if getattr(self, name) == 0 else getattr(self, f"{name}_bounds")
+    def _hyperparameter(self, name: str, power: int) -> Hyperparameter:
+        value, bounds = getattr(self, name), getattr(self, f"{name}_bounds")
+        if value == 0:  # theta is the logarithm, and 0 has none
+            bounds = "fixed"
+        elif bounds is None:
+            most = SCALES ** (1 / power)
+            bounds = (min(1 / most, value), max(most, value))
         return Hyperparameter(name, "numeric", bounds)
 
     def __call__(
@@ -89,19 +103,36 @@ class _NetworkKernel(Kernel):  # type: ignore[misc]  # scikit-learn has no types
         K = kernel(self._which, x, y, **network).numpy()
         if not eval_gradient:
             return K
-        slopes = [
-            self._slope(x, network, parameter.name.replace("std", "var")).numpy()
-            for parameter in self.hyperparameters
-            if not parameter.fixed
-        ]
-        return K, np.stack(slopes, axis=-1) if slopes else np.empty((*K.shape, 0))
+        names = [p.name.replace("std", "var") for p in self.hyperparameters if not p.fixed]
+        return K, np.moveaxis(self._slopes(x, network, names).numpy(), 0, -1)
 
-    def _slope(self, x: Tensor, network: dict[str, Any], name: str) -> Tensor:
-        """The derivative of the kernel by the logarithm of the root of a variance."""
-        var = torch.tensor(network[name], dtype=x.dtype)
-        along = lambda var: kernel(self._which, x, x, **network | {name: var})  # noqa: E731
-        slope: Tensor = torch.func.jvp(along, (var,), (2 * var,))[1]
-        return slope
+    def _slopes(self, x: Tensor, network: dict[str, Any], names: list[str]) -> Tensor:
+        """The derivatives of the kernel by the logarithms of the roots of variances, one after another.
+
+        In reverse mode, as forward mode is one for all threads: the derivative along a scale is that
+        of u·K', which is linear in u, by u.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            slopes = torch.empty(len(names), len(x), len(x), dtype=x.dtype)
+            parts = x.clone().split(TILE["cpu"]) if names else ()
+            # the fixed ones too, as a number would be rounded otherwise
+            variances = {
+                name: torch.tensor(network[name], dtype=x.dtype, requires_grad=True)
+                for name in ("weight_var", "bias_var")
+                if network[name] > 0
+            }
+            free = [variances[name] for name in names]
+            for i, rows in enumerate(parts):
+                for j, columns in enumerate(parts[: i + 1]):
+                    K = kernel(self._which, rows, columns, **network | variances)
+                    u = torch.zeros_like(K, requires_grad=True)
+                    along = torch.autograd.grad(K, free, u, create_graph=True)
+                    a, b = (slice(k * TILE["cpu"], (k + 1) * TILE["cpu"]) for k in (i, j))
+                    for slope, var, first in zip(slopes, free, along, strict=True):
+                        tile = 2 * var.detach() * torch.autograd.grad(first, u, retain_graph=True)[0]
+                        slope[a, b] = tile
+                        slope[b, a] = tile.T
+        return slopes
 
     def diag(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the diagonal of the kernel matrix, shape (n,), at the cost of n of its entries.
@@ -159,9 +190,11 @@ class NTK(_NetworkKernel):
             logarithm, and 0 has none. To have it fitted start from a positive number. The same goes
             for a ``weight_std`` of 0.
         weight_std_bounds: the smallest and largest ``weight_std`` that an optimizer may try, or
-            "fixed". Narrower ones for deep networks whose activation grows faster than linearly, as
+            "fixed". If not given, ``weight_std**(2 * depth + 2)``, which is what it multiplies a ReLU
+            network's kernel by, stays between 1e-5 and 1e5: a search that tries a scale of 1e18 does not
+            come back. Narrower ones for deep networks whose activation grows faster than linearly, as
             the kernel may leave float64 within them (an OverflowError).
-        bias_std_bounds: likewise for ``bias_std``.
+        bias_std_bounds: likewise for ``bias_std``; if not given, ``bias_std**2`` stays between these.
 
     Example:
         >>> import numpy as np

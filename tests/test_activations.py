@@ -72,7 +72,8 @@ def test_a_kink_has_the_mean_slope_and_a_constant_its_square(phi):
     assert abs(phi.moments(of).cov - phi(zero) ** 2).item() < 1e-15
     of = Covariance(zero, zero + 1, zero, zero + 1)
     quadrature = from_function(phi.value, phi.derivative, kinks(phi), normalise=False)
-    assert abs(phi.moments(of).cov - quadrature.moments(of).cov).item() < 1e-14
+    # what an interpolation between scales may leave out
+    assert abs(phi.moments(of).cov - quadrature.moments(of).cov).item() < 3e-14
 
 
 def test_what_is_equal_by_definition():
@@ -146,8 +147,8 @@ def test_jumps_have_no_slope():
         ("sinusoid", 0.0, ValueError, "frequency: expected a number other than 0"),
         ("rbf", 0, ValueError, "gamma: expected a finite positive number"),
         ("rbf", None, TypeError, "gamma: expected a real number"),
-        ("get", "xyzzy", ValueError, "expected one of abs, .*, got 'xyzzy'$"),
-        ("get", 3, TypeError, "expected a name or an Activation"),
+        ("get", "xyzzy", ValueError, "expected one of abs, .*, got 'xyzzy'; from_function makes one"),
+        ("get", 3, TypeError, "expected a name, an Activation"),
     ],
 )
 def test_bad_parameters_are_named(make, argument, error, words):
@@ -202,7 +203,11 @@ def test_an_unnamed_kink_is_an_error_not_a_wrong_number():
     bent = from_function(lambda z: (z - 0.3).abs(), kinks=(0.3,), name="bent")
     assert bent.name == "bent" and bent.dual(half).item() < 1
     with pytest.raises(QuadratureError, match=r"E\[f'\(u\) f'\(v\)\]: .* Name every kink"):
-        from_function(torch.sin, jumping, name="f").dual_derivative(half)
+        from_function(
+            lambda z: (z - 0.3).clamp(min=0) ** 2, lambda z: 2 * (z - 0.3).clamp(min=0), name="f"
+        ).dual_derivative(half)
+    with pytest.raises(ValueError, match=r"derivative: expected that of f, .* Name every kink"):
+        from_function(torch.sin, jumping, name="f")
     # an object that is called, without a name of its own
     with pytest.raises(QuadratureError, match=r"E\[function\(u\)"):
         from_function(functools.partial(jumping)).dual(half)

@@ -622,7 +622,7 @@ def test_package_imports_without_dask_and_says_what_its_part_needs():
         "import ntkutils.distributed\n"
     )
     assert "ImportError: ntkutils.distributed: expected Dask and zarr" in result.stderr
-    assert "pip install ntkutils[distributed]" in result.stderr
+    assert 'pip install ".[distributed]"' in result.stderr
 
 
 def test_terminal_shows_dasks_bar_and_where_to_watch(workers, monkeypatch, capsys):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ntkutils.oracles import _put_off
+from ntkutils.oracles import _put_off, neural_tangents
 
 
 @pytest.fixture
@@ -87,3 +87,9 @@ def test_neural_tangents_comes_quietly_and_without_tensorflow():
 def test_a_package_that_is_not_there():
     with pytest.raises(ModuleNotFoundError), _put_off("not_there.heavy"):
         import not_there  # noqa: F401
+
+
+def test_what_the_oracles_need_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(ImportError, match=r'neural-tangents and jax, .*pip install "\.\[test\]"'):
+        neural_tangents()

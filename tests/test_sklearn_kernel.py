@@ -1,15 +1,21 @@
 """The kernels inside scikit-learn: its own checks of a kernel, and its estimators against ours."""
 
+import itertools
 import math
 import pickle
+import threading
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from joblib import parallel_config
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.gaussian_process.tests import test_gpr as regression_tests
 from sklearn.gaussian_process.tests import test_kernels as scikit_learn
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -18,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import ntkutils as nu
-from ntkutils import activations
+from ntkutils import activations, sklearn_kernel
 from ntkutils.sklearn_kernel import NNGP, NTK
 
 BOTH = pytest.mark.parametrize("Kernel, kernel", [(NTK, nu.ntk), (NNGP, nu.nngp)])
@@ -70,6 +76,135 @@ def test_passes_scikit_learns_own_checks(check, kernel):
     if check in noise and kernel is NOISY:
         return  # white noise is not the same in k(X) and k(X, X)
     check(kernel)
+
+
+# --- scikit-learn's tests of Gaussian processes, with our kernels in their lists --------------------
+
+OURS = [
+    NTK(depth=2, bias_std=0.5),
+    NNGP(depth=2, bias_std=0.5),
+    NTK(depth=3, activation="erf", bias_std=0.3),
+    ConstantKernel(1.0, (1e-2, 1e2)) * NTK(depth=2, bias_std=0.5, weight_std_bounds="fixed"),
+]
+FIXED = NTK(depth=2, bias_std=0.5, weight_std_bounds="fixed", bias_std_bounds="fixed")
+NOT_FOR_US = {
+    "test_prior": "wants a prior variance of 1",
+    "test_lml_gradient": "by length_scale; see test_the_gradient_of_the_likelihood below",
+    "test_no_optimizer": "has a list of its own",
+}
+
+
+def gaussian_process_tests():
+    """Those with a parameter ``kernel``, as (name, kernel, other parameters)."""
+    for name, test in vars(regression_tests).items():
+        marks = [mark.args for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
+        lists = [values for names, values in marks if names == "kernel"]
+        if not name.startswith("test_") or name in NOT_FOR_US or not lists:
+            continue
+        others = [[(names, value) for value in values] for names, values in marks if names != "kernel"]
+        kernels = [*OURS, FIXED] if regression_tests.fixed_kernel in lists[0] else OURS
+        for kernel, *rest in itertools.product(kernels, *others):
+            yield pytest.param(name, kernel, dict(rest), id=f"{name}-{kernel}-{len(rest)}".replace(" ", ""))
+
+
+def test_there_are_tests_of_regression():
+    names = {case.values[0] for case in gaussian_process_tests()}
+    assert {"test_gpr_interpolation", "test_duplicate_input", "test_converged_to_local_maximum"} < names
+    assert len(names) >= 12 and set(NOT_FOR_US) <= set(vars(regression_tests))
+
+
+@pytest.mark.parametrize("name, kernel, others", list(gaussian_process_tests()))
+def test_passes_scikit_learns_tests_of_regression(name, kernel, others, monkeypatch):
+    if name == "test_duplicate_input" and kernel is not FIXED:
+        # Of two inputs 1e-15 apart, their kernels see nothing at all, and ours the last digit: L-BFGS stops
+        # where the likelihood has its 10th digit, which leaves 5 of the prediction.
+        almost_equal = regression_tests.assert_almost_equal
+        monkeypatch.setattr(regression_tests, "assert_almost_equal", lambda a, b: almost_equal(a, b, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a constant target is best by a bound
+        getattr(regression_tests, name)(kernel=kernel, **others)
+
+
+def test_passes_scikit_learns_test_of_several_outputs(monkeypatch):
+    monkeypatch.setattr(regression_tests, "kernels", [*OURS, FIXED])
+    regression_tests.test_y_multioutput()
+
+
+@pytest.mark.parametrize("Kernel, depth", [(NTK, 2), (NTK, 5), (NTK, 20), (NNGP, 2), (NNGP, 10)])
+def test_a_search_within_the_default_bounds_arrives(Kernel, depth):
+    """Two targets at one point: with bounds of 1e-3 to 1e3 the search tried scales of 1e18."""
+    X = np.vstack([regression_tests.X, regression_tests.X[:1]])
+    y = np.append(regression_tests.y, regression_tests.y[0] + 1)
+    start = Kernel(depth, bias_std=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        gp = GaussianProcessRegressor(start, alpha=1e-2).fit(X, y)
+    theta, (low, high) = gp.kernel_.theta, gp.kernel_.bounds.T
+    _, slope = gp.log_marginal_likelihood(theta, eval_gradient=True)
+    inside = (theta > low + 1e-6) & (theta < high - 1e-6)
+    # at a maximum: flat inside, and at a bound it would go on uphill
+    assert np.abs(slope[inside]).max(initial=0) < 0.02
+    assert (slope[theta >= high - 1e-6] > 0).all() and (slope[theta <= low + 1e-6] < 0).all()
+    at_start = gp.log_marginal_likelihood(start.theta)
+    assert gp.log_marginal_likelihood_value_ > at_start + 0.2
+    if depth == 2:  # does not come back from where the old bounds let it go
+        wide = Kernel(depth, bias_std=0.5, weight_std_bounds=(1e-3, 1e3), bias_std_bounds=(1e-3, 1e3))
+        lost = GaussianProcessRegressor(wide, alpha=1e-2).fit(X, y)
+        assert lost.log_marginal_likelihood_value_ == pytest.approx(at_start)
+
+
+def test_default_bounds_keep_the_scale():
+    for depth in (0, 1, 7):
+        k = NTK(depth, weight_std=1.1, bias_std=0.5)
+        scales = np.exp(k.bounds) ** [[2], [2 * depth + 2]]
+        assert np.allclose(scales, [[1e-5, 1e5]] * 2, rtol=1e-12)
+        assert np.array_equal(clone(k).bounds, k.bounds)
+    wide = NTK(9, weight_std=30.0)  # a start outside stays where it is
+    assert np.allclose(np.exp(wide.bounds), [[1e-5 ** (1 / 20), 30]], rtol=1e-12)
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+def test_two_threads_have_the_right_gradients():
+    """Forward mode is one for all threads of a process: reverse mode is not."""
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    kernels = [NTK(2, bias_std=0.3), NNGP(3, "erf", bias_std=0.2), NTK(1, "gelu", 1.2, 0.4)]
+    expected = [k(X, eval_gradient=True) for k in kernels]
+    wrong, start = [], threading.Barrier(3)
+
+    def work(k, right):
+        start.wait()
+        for _ in range(20):
+            try:
+                got = k(X, eval_gradient=True)
+                if not all(np.array_equal(a, b) for a, b in zip(got, right, strict=True)):
+                    wrong.append(str(k))
+            except Exception as error:
+                wrong.append(repr(error))
+
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(kernels, expected, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_cross_validation_in_threads_is_that_in_turn(data):
+    X, y, _, _ = data
+    gp = GaussianProcessRegressor(NTK(depth=1, bias_std=0.4), alpha=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        in_turn = cross_val_score(gp, X, y, cv=3)
+        with parallel_config("threading"):
+            assert np.array_equal(cross_val_score(gp, X, y, cv=3, n_jobs=3), in_turn)
+            grid = {"kernel__depth": [1, 3], "kernel__bias_std": [0.1, 0.5]}
+            search = GridSearchCV(GaussianProcessRegressor(NTK(), alpha=0.1), grid, cv=3, n_jobs=4).fit(
+                X, y
+            )
+        alone = GridSearchCV(GaussianProcessRegressor(NTK(), alpha=0.1), grid, cv=3).fit(X, y)
+    assert np.array_equal(search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
 
 
 @BOTH
@@ -224,6 +359,18 @@ def test_theta_and_bounds_are_logarithms():
     moved = k.clone_with_theta(np.log([0.25, 3.0]))
     assert (moved.bias_std, moved.weight_std) == pytest.approx((0.25, 3.0), abs=0, rel=1e-15)
     assert (k.bias_std, k.weight_std) == (0.5, 2.0)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_gradient_in_modes_without_gradients_and_in_tiles(mode, monkeypatch):
+    k = NTK(2, "erf", 1.1, 0.3)
+    expected = k(HARD, eval_gradient=True)[1]
+    with mode():
+        assert np.array_equal(k(HARD, eval_gradient=True)[1], expected)
+    monkeypatch.setitem(sklearn_kernel.TILE, "cpu", 4)
+    tiled = k(HARD, eval_gradient=True)[1]
+    assert np.abs(tiled - expected).max() < 1e-14 * np.abs(expected).max()
+    assert np.array_equal(tiled, tiled.transpose(1, 0, 2))
 
 
 def test_survives_clone_pickle_and_repr(data):

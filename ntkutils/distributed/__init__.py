@@ -1,7 +1,8 @@
 """Kernels, kernel regression and sweeps that outgrow one machine's memory, on Dask.
 
-An optional part of the package, ``pip install ntkutils[distributed]``; nothing else needs it. On a laptop
-:func:`cluster` starts workers there; on a cluster, its scheduler's address is all that changes.
+An optional part of the package, ``pip install ".[distributed]"`` in a copy of the book's repository;
+nothing else needs it. On a laptop :func:`cluster` starts workers there; on a cluster, its scheduler's
+address is all that changes.
 """
 
 try:
@@ -9,10 +10,9 @@ try:
     import distributed  # noqa: F401
     import zarr  # noqa: F401
 except ImportError as error:
-    raise ImportError(
-        f"ntkutils.distributed: expected Dask and zarr, got none ({error}); "
-        "pip install ntkutils[distributed]"
-    ) from error
+    from .._validation import missing
+
+    raise missing("ntkutils.distributed", "Dask and zarr", "distributed", error) from error
 
 from .cluster import ClusterError, cluster
 from .kernel import nngp, ntk

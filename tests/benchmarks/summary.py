@@ -1,56 +1,57 @@
-"""Reduce pytest-benchmark's file to what the book shows: medians by row and contestant.
+"""What a row's turns say: medians, ratios with intervals, and who was faster."""
 
-python tests/benchmarks/summary.py MEASURED.json RESULTS.json
-"""
-
-import collections
-import json
-import os
 import statistics
-import sys
-from importlib.metadata import version
-from pathlib import Path
+
+from scipy.stats import binom
+
+LEVEL = 0.95
 
 
-def summarise(measured):
-    seconds = collections.defaultdict(list)
-    rows = {}
-    for one in measured["benchmarks"]:
-        row, info = one["group"], one["extra_info"]
-        seconds[row, info["contestant"]].append(one["stats"]["median"])
-        rows.setdefault(row, {"arguments": json.loads(info["arguments"]), "contestants": {}})
-        rows[row]["contestants"][info["contestant"]] = {"peak_bytes": info["peak"]}
-    for (row, contestant), values in seconds.items():
-        rows[row]["contestants"][contestant] |= {
-            "median": statistics.median(values),
-            "seconds": [round(value, 6) for value in values],
-        }
-    cpu = measured["machine_info"]["cpu"]
-    machine = {
-        "processor": cpu.get("brand_raw", "unknown"),
-        "threads": int(os.environ["OMP_NUM_THREADS"]),
-        "date": measured["datetime"][:10],
-        "python": measured["machine_info"]["python_version"],
+def interval(values):
+    """Two of the values between which their distribution's median lies, and with which probability.
+
+    From the signs alone: of n independent values, fewer than k lie below the median with the probability
+    of fewer than k heads in n throws. The narrowest pair (k-th from below, k-th from above) that has the
+    level is taken, and the extremes if none has.
+    """
+    values, n = sorted(values), len(values)
+    k = max([k for k in range(1, n // 2 + 1) if 1 - 2 * binom.cdf(k - 1, n, 0.5) >= LEVEL], default=1)
+    return values[k - 1], values[-k], 1 - 2 * float(binom.cdf(k - 1, n, 0.5))
+
+
+def ratio(theirs, ours):
+    """How many times as long they took, of the turns of each round; above 1 we are faster."""
+    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+    low, high, level = interval(ratios)
+    verdict = "faster" if low > 1 else "slower" if high < 1 else "no difference seen"
+    verdict = verdict if level >= LEVEL else "too few rounds to say"
+    return {
+        "median": statistics.median(ratios),
+        "low": low,
+        "high": high,
+        "level": level,
+        "verdict": verdict,
     }
-    machine |= {name: version(name) for name in ("torch", "jax", "neural-tangents", "numpy")}
-    return {"machine": machine, "rows": rows}
 
 
-def table(results):
-    lines = [", ".join(f"{key} {value}" for key, value in results["machine"].items())]
-    for row, one in results["rows"].items():
-        first = next(iter(one["contestants"].values()))["median"]
-        for name, figures in one["contestants"].items():
-            lines.append(
-                f"{row:20s} {name:26s} {1000 * figures['median']:10.2f} ms  "
-                f"[{1000 * min(figures['seconds']):.2f}, {1000 * max(figures['seconds']):.2f}]  "
-                f"{figures['median'] / first:8.2f} x  peak {(figures['peak_bytes'] or 0) / 1e6:7.1f} MB"
-            )
+def with_ratios(row):
+    """The row, each contestant but the first (which is ours) with its ratios to it in wall and CPU time."""
+    (_, ours), *others = row["contestants"].items()
+    for _, figures in others:
+        figures["ratio"] = {time: ratio(figures[time], ours[time]) for time in ("wall", "cpu")}
+    return row
+
+
+def table(row):
+    """Lines to print."""
+    others = "" if row["others"] is None else f", others had {row['others']:.0%} of the machine"
+    lines = [f"{row['group']}: {row['name']}, {row['rounds']} rounds, {row['threads']} threads{others}"]
+    for name, figures in row["contestants"].items():
+        wall, cpu = ([1e3 * s for s in figures[time]] for time in ("wall", "cpu"))
+        line = f"  {name:40s} {statistics.median(wall):9.2f} ms [{min(wall):.2f}, {max(wall):.2f}]"
+        line += f"  CPU {statistics.median(cpu):9.2f}  first {figures['first']:6.2f} s"
+        line += "" if figures["peak_bytes"] is None else f"  {figures['peak_bytes'] / 1e6:7.1f} MB"
+        for time, one in figures.get("ratio", {}).items():
+            line += f"  {time} {one['median']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+        lines.append(line)
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    source, target = map(Path, sys.argv[1:])
-    results = summarise(json.loads(source.read_text()))
-    target.write_text(json.dumps(results, indent=1) + "\n")
-    print(table(results))
