@@ -236,3 +236,13 @@ def test_what_is_no_covariance_is_refused():
         relu.dual(one, -one, one)
     with pytest.raises(TypeError, match="same dtype"):
         relu.dual(one, one.float(), one)
+
+
+@pytest.mark.parametrize("name", sorted(activations.BY_NAME))
+def test_a_number_is_taken_as_a_tensor_of_one(name):
+    phi = activations.get(name)
+    for xi in (-1.0, -0.3, 0.0, 0.9, 0.9999, 1.0):
+        xi = torch.tensor(xi, dtype=torch.float64)
+        for function in (phi.dual, phi.dual_derivative):
+            assert function(xi).shape == ()
+            assert torch.equal(function(xi), function(xi[None])[0])
