@@ -60,6 +60,10 @@ def _panels(cuts: Tensor, order: int, reach: float, width: float) -> tuple[Tenso
     return nodes, weights * torch.exp(-(nodes**2) / 2) / (2 * torch.pi) ** 0.5
 
 
+def _nonzero(x: Tensor) -> Tensor:
+    return x.where(x != 0, torch.ones_like(x))
+
+
 def _expectation(
     combine: Callable[..., Tensor],
     pairs: Sequence[Tensor],
@@ -75,17 +79,18 @@ def _expectation(
     """
     s1, s2, xi, sin2, *more = pairs
     # the smaller of a, b without cancellation
-    a2 = torch.where(xi > 0, (1 + xi) / 2, sin2 / (1 - xi) / 2)
-    b2 = torch.where(xi > 0, sin2 / (1 + xi) / 2, (1 - xi) / 2)
+    # nothing infinite, even where it is left out, as reverse mode would multiply it by 0
+    a2 = torch.where(xi > 0, (1 + xi) / 2, sin2 / (1 + xi.abs()) / 2)
+    b2 = torch.where(xi > 0, sin2 / (1 + xi.abs()) / 2, (1 - xi) / 2)
     # The larger of the two multiplies the inner variable; the sign follows it into v.
     swap = xi <= 0
     a, b = root(torch.where(swap, b2, a2))[:, None], root(torch.where(swap, a2, b2))[:, None]
     sign = torch.where(swap, -1.0, 1.0).to(xi)[:, None]  # v = s2·sign·(a p - b q)
     # The kinks are the lines ap+bq = at1 and ap-bq = at2; a variable that is constantly 0 has none.
     far = torch.full_like(kinks, 2 * reach)
-    at1 = torch.where(s1[:, None] > 0, kinks / s1[:, None], far)
-    at2 = torch.where(s2[:, None] > 0, sign * kinks / s2[:, None], far)
-    crossings = (at1[:, :, None] - at2[:, None, :]).flatten(1) / (2 * b)
+    at1 = torch.where(s1[:, None] > 0, kinks / _nonzero(s1)[:, None], far)
+    at2 = torch.where(s2[:, None] > 0, sign * kinks / _nonzero(s2)[:, None], far)
+    crossings = (at1[:, :, None] - at2[:, None, :]).flatten(1) / (2 * _nonzero(b))
     outside = torch.full_like(crossings, 2 * reach)  # parallel lines never cross
     q, weight_q = _panels(torch.where(b > 0, crossings, outside), order, reach, width)
     cuts = torch.cat([at1[:, None] - (b * q)[..., None], at2[:, None] + (b * q)[..., None]], dim=2)

@@ -209,7 +209,7 @@ KERNELS = rows(
         {"activation": "rleu"},
         Error(ValueError, "got 'rleu'; did you mean 'relu'"),
     ),
-    ("activation 3", A, None, {"activation": 3}, Error(TypeError, "expected a name or an Activation")),
+    ("activation 3", A, None, {"activation": 3}, Error(TypeError, "expected a name, an Activation")),
     (
         "n too large for memory",
         MANY,
@@ -283,7 +283,7 @@ GETTING = rows(
     (
         "a slip",
         lambda: GET("rleu"),
-        Error(ValueError, "expected one of abs, cos, .*'rleu'; did you mean 'relu'"),
+        Error(ValueError, "expected one of abs, celu, .*'rleu'; did you mean 'relu'"),
     ),
     ("capitals", lambda: GET("GELU"), Error(ValueError, "got 'GELU'; did you mean 'gelu'")),
     ("torch's spelling", lambda: GET("LeakyReLU"), Error(ValueError, "did you mean 'leaky_relu'")),
