@@ -204,7 +204,7 @@ def measure(one, stage):
                 figures[name][key].append(float(f"{value:.5g}") if key != "calls" else value)
     others = None
     if worked is not None:  # the share of all processors that anything else had
-        others = (busy() - worked - own) / (os.cpu_count() * (time.perf_counter() - began))
+        others = max(0, busy() - worked - own) / (os.cpu_count() * (time.perf_counter() - began))
     return one | {"others": others, "contestants": figures}
 
 
