@@ -219,7 +219,7 @@ def test_what_requires_a_derivative_and_does_not_get_one():
     (slope,) = torch.autograd.grad(nu.gradient_flow(K, y, times, test_kernel=rows).test.sum(), times)
     assert slope[1] == 0
     assert slope[0].item() == pytest.approx(
-        (rows @ torch.linalg.matrix_exp(-K / 2) @ y).sum().item(), rel=1e-12
+        (rows @ torch.linalg.matrix_exp(-K / 2) @ y).sum().item(), rel=1e-12, abs=0
     )
 
 
@@ -374,7 +374,7 @@ def test_small_cases(dtype):
     assert nu.gradient_flow(one, y, 0.0).train.tolist() == [0.0]
     assert nu.gradient_flow(one, y, 1e30).train.tolist() == [3.0]
     half = nu.gradient_flow(one, y, test_kernel=one / 2, ridge=4.0).test.item()
-    assert half == pytest.approx(0.75, rel=4 * torch.finfo(dtype).eps)
+    assert half == pytest.approx(0.75, rel=4 * torch.finfo(dtype).eps, abs=0)
     assert nu.gradient_flow(one, 0 * y, test_kernel=one).test.tolist() == [0.0]
     assert nu.gradient_descent(one, y, 3, learning_rate=0.25).train.tolist() == [3.0]
     law = nu.posterior(y[:, None], y, y[:, None], depth=0)
@@ -392,7 +392,7 @@ def test_eigenvalues_when_asked_for():
     for amount in (INF, 1.0, torch.tensor([1.0, INF])):
         prediction = nu.gradient_flow(K, y, amount, ridge=1.0)
         assert (prediction.eigenvalues - torch.tensor([1.5, 2.0, 5.0])).abs().max() < 1e-14
-        assert prediction.condition_number == pytest.approx(10 / 3, rel=1e-13)
+        assert prediction.condition_number == pytest.approx(10 / 3, rel=1e-13, abs=0)
 
 
 # --- variances, and several outputs ---------------------------------------------------------------
@@ -478,7 +478,7 @@ def test_descent_that_diverges(dtype):
     K = torch.tensor([4.0, 1.0], dtype=dtype).diag()
     y = torch.ones(2, dtype=dtype)
     after = nu.gradient_descent(K, y, 5, learning_rate=0.6)  # large, and right
-    assert after.train.tolist() == pytest.approx([1 - (-1.4) ** 5, 1 - 0.4**5], rel=1e-6)
+    assert after.train.tolist() == pytest.approx([1 - (-1.4) ** 5, 1 - 0.4**5], rel=1e-6, abs=0)
     words = r"^learning_rate: expected at most 2/lambda_max = 0\.5, .* got 0\.6; .*float(32|64) can hold"
     for steps in (10_000, torch.tensor([3.0, 10_000.0]), 10**15):
         for kernel in (K, K.clone().requires_grad_()):
