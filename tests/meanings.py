@@ -945,7 +945,7 @@ def _():
         r"\theta_{L}": angles[near],
         "L": near,
         "c": 3 * PI / angles[far] - far - 1.5 * math.log(far),
-        "O(*)": Small(5),
+        "O(*)": Small(3),
         "o(*)": Small(0.01),
     }
 
