@@ -64,6 +64,8 @@ def _arc(theta: Tensor, sine: Tensor, xi: Tensor, n: int) -> Tensor:
         value = (theta * _evaluate(P, xi) - sine * _evaluate(Q, xi)) / PI
     if torch.is_inference_mode_enabled():  # no derivatives
         return value
+    if value.ndim == 0:  # no index says where in it
+        return _arc(theta[None], sine[None], xi[None], n)[0]
     near = (sine < NEARLY_PARALLEL).nonzero().unbind(1)
     if len(near[0]) == 0:
         return value

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from . import _validation as check_that
 from ._validation import SingularKernelError
@@ -272,7 +273,7 @@ def steps_of(steps: float | Tensor, learning_rate: float | Tensor) -> tuple[Tens
     finite = amounts[torch.isfinite(amounts)]
     if (finite != finite.round()).any():
         raise ValueError(f"steps: expected whole numbers, got {steps}")
-    if is_followed(amounts):
+    if isinstance(steps, Tensor) and (steps.requires_grad or unpack_dual(steps).tangent is not None):
         raise ValueError(
             "steps: expected numbers without a derivative, as whole numbers have none; detach()"
         )

@@ -3,6 +3,8 @@
 import functools
 import math
 
+import fifty_digits
+import mpmath
 import pytest
 import torch
 
@@ -187,8 +189,8 @@ def test_any_function_by_quadrature():
 def test_a_function_that_is_not_to_be_normalised():
     triple, half = from_function(lambda z: 3 * z, normalise=False), torch.tensor([0.5], dtype=torch.float64)
     assert (triple(half).item(), triple.derivative(half).item()) == (1.5, 3)
-    assert triple.dual(half).item() == pytest.approx(4.5, rel=1e-14)
-    assert triple.dual_derivative(half).item() == pytest.approx(9, rel=1e-14)
+    assert triple.dual(half).item() == pytest.approx(4.5, rel=1e-14, abs=0)
+    assert triple.dual_derivative(half).item() == pytest.approx(9, rel=1e-14, abs=0)
 
 
 def test_an_unnamed_kink_is_an_error_not_a_wrong_number():
@@ -236,3 +238,33 @@ def test_what_is_no_covariance_is_refused():
         relu.dual(one, -one, one)
     with pytest.raises(TypeError, match="same dtype"):
         relu.dual(one, one.float(), one)
+
+
+@pytest.mark.parametrize("name", ["gelu", "erf", "sigmoid_like", "gaussian", "sin", "exp"])
+@pytest.mark.parametrize("theta", [0.3, 1e-3, 1e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize("sds", [(1.0, 1.0), (2.0, 0.5)])
+def test_sin2_of_the_images_keeps_its_digits(name, theta, sds):
+    """1 - xi² of what an activation makes of two nearly equal directions, relative to itself."""
+    sin2 = math.sin(theta) ** 2
+    with mpmath.workdps(80):
+        E, _ = fifty_digits.expectations(name)
+        A, B = (mpmath.mpf(sd) ** 2 for sd in sds)
+        cov = mpmath.sqrt(A * B) * mpmath.sqrt(1 - mpmath.mpf(sin2))
+        right = float(1 - E(A, B, cov) ** 2 / (E(A, A, A) * E(B, B, B)))
+    sd1, sd2, xi, sin2 = (one(value) for value in (*sds, math.sqrt(1 - sin2), sin2))
+    got = activations.get(name).moments(Covariance(sd1, sd2, xi, sin2)).sin2.item()
+    assert got == pytest.approx(right, rel=1e-13, abs=0)
+
+
+def one(value):
+    return torch.tensor([[value]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", sorted(activations.BY_NAME))
+def test_a_number_is_taken_as_a_tensor_of_one(name):
+    phi = activations.get(name)
+    for xi in (-1.0, -0.3, 0.0, 0.9, 0.9999, 1.0):
+        xi = torch.tensor(xi, dtype=torch.float64)
+        for function in (phi.dual, phi.dual_derivative):
+            assert function(xi).shape == ()
+            assert torch.equal(function(xi), function(xi[None])[0])

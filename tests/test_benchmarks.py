@@ -59,7 +59,7 @@ def test_a_rival_that_computes_something_else_is_noticed():
     [("analytic, float64", "step, biases"), ("analytic, float32", "relu, two sets"), ("MLP", "float32")],
 )
 def test_contestants_agree(group, name):
-    [row] = [one for part in (bench_speed.analytic, bench_speed.empirical) for one in part()
+    [row] = [one for part in bench_speed.PARTS for one in part()
              if (one["group"], one["name"]) == (group, name)]  # fmt: skip
     with closing(bench_speed.Stage(1)) as stage:
         measured = summary.with_ratios(bench_speed.measure(bench_speed.tiny(row), stage))
@@ -70,8 +70,7 @@ def test_contestants_agree(group, name):
 
 def test_all_rows_are_shown_and_none_is_left_out():
     """Those that we lose, too: each activation with and without biases in both float types."""
-    expected = {(row["group"], row["name"]) for part in (bench_speed.analytic, bench_speed.empirical,
-                bench_speed.growth) for row in part()}  # fmt: skip
+    expected = {(row["group"], row["name"]) for part in bench_speed.PARTS for row in part()}  # fmt: skip
     assert set(ROWS) == expected
     for dtype, activation, biases in itertools.product(
         ("float32", "float64"), nu.activations.BY_NAME, ("", ", biases")

@@ -60,95 +60,6 @@ def check_problems(chapters):
                 yield f"{check['label']} in {path}: unknown oracle {check['oracle']!r}"
 
 
-# what the chapters still lack
-POWERLESS = {
-    "eq-features",
-    "eq-hermite",
-    "eq-derivative",
-    "eq-step",
-    "eq-sign",
-    "eq-relu",
-    "eq-relu-derivative",
-    "eq-abs",
-    "eq-leaky-relu",
-    "eq-rectified-square",
-    "eq-exp",
-    "eq-sin",
-    "eq-cos",
-    "eq-rbf",
-    "eq-gaussian",
-    "eq-erf",
-    "eq-gelu",
-    "eq-cube",
-    "eq-identity",
-    "eq-nngp",
-    "eq-fourth-moment",
-    "eq-posterior-mean",
-    "eq-posterior-covariance",
-    "eq-remainder",
-    "eq-layers",
-    "eq-descent",
-    "eq-flow",
-    "eq-regression",
-    "eq-modes",
-    "eq-rate",
-    "eq-minimum-norm",
-    "eq-distance",
-    "eq-singular",
-    "eq-ridge",
-    "eq-finite",
-    "eq-limit",
-    "eq-limit-hermite",
-    "eq-relu-ntk",
-    "eq-relu-ntk-angle",
-    "eq-cusp",
-    "eq-second-moment",
-    "eq-variance",
-    "eq-sigma",
-    "eq-recursion",
-    "eq-unrolled",
-    "eq-general-nngp",
-    "eq-general",
-    "eq-standard",
-    "eq-layer-rates",
-    "eq-diagonal",
-    "eq-quarter",
-    "eq-chaos",
-    "eq-order",
-    "eq-critical-weights",
-    "eq-critical-biases",
-    "eq-condition",
-    "eq-depth-width",
-    "eq-small-ratio",
-    "eq-hessian",
-    "eq-hessian-relu",
-    "eq-hessian-growth",
-    "eq-lazy-weights",
-    "eq-lazy-kernel",
-    "eq-lazy-train",
-    "eq-lazy-test",
-    "eq-positive",
-    "eq-smooth-law",
-    "eq-flips-count",
-    "eq-flips-kernel",
-    "eq-flips-cross",
-    "eq-flips-test",
-    "eq-alpha",
-    "eq-main",
-    "eq-ensemble-mean",
-    "eq-ensemble-covariance",
-    "eq-ensemble-excess",
-}
-INEXACT = {
-    "eq-chaos",
-    "eq-cusp",
-    "eq-ensemble-covariance",
-    "eq-ensemble-excess",
-    "eq-ensemble-mean",
-    "eq-order",
-    "eq-quarter",
-    "step-gap",
-}
 NOT_EXACT = 1e-10  # a comparison up to more than this says what of it is approximate
 
 
@@ -158,10 +69,10 @@ def power_problems(chapters):
         checks = checks_of(notebook)
         rejecting = {check["label"] for check in checks if check.get("wrong")}
         for label in labels_of(notebook):
-            if label.startswith("eq-") and label not in rejecting | POWERLESS:
+            if label.startswith("eq-") and label not in rejecting:
                 yield f"{label} in {path}: no check of it there has wrong=..., a formula that it rejects"
         for check in checks:
-            if check["kind"] == "exact" and check["bound"] > NOT_EXACT and check["label"] not in INEXACT:
+            if check["kind"] == "exact" and check["bound"] > NOT_EXACT:
                 yield (
                     f"{check['label']} in {path}: compared up to {check['bound']:g} and called exact: say "
                     f"in approximate=... what of it is not"

@@ -3,6 +3,7 @@
 import math
 import re
 
+import mpmath
 import pytest
 import scipy.integrate
 import torch
@@ -83,7 +84,9 @@ def test_many_times_at_once_and_limits(problem):
     assert (flow.train[2] - inputs["targets"]).abs().max() < 1e-12
     one = nu.gradient_flow(time=1.0, **inputs)
     assert torch.equal(flow.test[1], one.test)
-    assert flow.condition_number == pytest.approx(torch.linalg.cond(inputs["kernel"]).item(), rel=1e-10)
+    assert flow.condition_number == pytest.approx(
+        torch.linalg.cond(inputs["kernel"]).item(), rel=1e-10, abs=0
+    )
     tiny = 1e-9
     many = nu.gradient_descent(steps=round(0.1 / tiny), learning_rate=tiny, **inputs)
     short = nu.gradient_flow(time=0.1, **inputs)
@@ -199,7 +202,7 @@ def test_what_the_error_of_a_singular_kernel_proposes_helps():
         nu.gradient_flow(K, y)
     numbers = r"for example (\S+)\), or a time below (\S+)$"
     ridge, time = (float(number) for number in re.search(numbers, str(caught.value)).groups())
-    assert ridge == pytest.approx(6 * eps**0.5, rel=0.01)
+    assert ridge == pytest.approx(6 * eps**0.5, rel=0.01, abs=0)
     assert nu.gradient_flow(K, y, ridge=ridge).train.abs().max() < 1e-7  # the mean of 1 and -1
     assert nu.gradient_flow(K, y, 0.99 * time).train.abs().max() < 1e-5
     for later in (1e5, 1e8, 1e20):
@@ -244,3 +247,14 @@ def test_a_kernel_that_couples_outputs_is_one_of_points_and_outputs(normal):
         ValueError, match=r"kernel: expected shape \(5, 5, 1, 1\) \(points, training points"
     ):
         nu.gradient_flow(K, y[:, 0])
+
+
+@pytest.mark.parametrize("decay", [1e-300, 1e-12, 1e-6, 1e-3, 0.3, 0.7, 1.3])
+def test_what_descent_has_learned_keeps_its_digits_at_small_eigenvalues(decay):
+    """1 - (1 - decay)^s, of which 1 - (1 - decay)**s has lost as many digits as decay has zeros."""
+    steps, y = 7, torch.ones(1, dtype=torch.float64)
+    with mpmath.workdps(400):
+        right = float(1 - (1 - mpmath.mpf(decay)) ** steps)
+    kernel = torch.tensor([[decay]], dtype=torch.float64)
+    learned = nu.gradient_descent(kernel, y, steps, learning_rate=1.0).train.item()
+    assert learned == pytest.approx(right, rel=1e-14, abs=0)

@@ -62,8 +62,8 @@ def compare(left, relation, right, tolerance, small, rounding):
     allowed = tolerance * (scale if right.any() else 1.0)
     if relation == r"\approx" and rounding:
         allowed = rounding * float(right.abs().max())
-    for term in small:
-        room = term.allowed * (scale if term.relative else 1)
+    for term, size in small:
+        room = size * (scale if term.relative else 1)
         allowed += room
         term.used = max(term.used, missed / room if room else 0.0)
     return (
@@ -99,16 +99,19 @@ def prove(label, latex):
     for part, symbols in zip(parts, cases, strict=True):
         small = [value for value in symbols.values() if isinstance(value, Small)]
         for sides, relations in statements_of(part):
-            for term in small:
-                term.allowed = 0.0
-            values = [evaluate(side, symbols) for side in sides]
+            values, room = [], []
+            for side in sides:
+                for term in small:
+                    term.allowed = 0.0
+                values.append(evaluate(side, symbols))
+                room.append([(term, term.allowed) for term in small])
             rounding = [half_a_unit(side) for side in sides]
             if not relations:
                 values, relations, rounding = [*values, symbols[""]], ["="], [0.0, 0.0]
+                room.append([])
             for n, relation in enumerate(relations):
-                problem = compare(
-                    *values[n : n + 1], relation, values[n + 1], says.tolerance, small, rounding[n + 1]
-                )
+                both = room[n] + room[n + 1]
+                problem = compare(values[n], relation, values[n + 1], says.tolerance, both, rounding[n + 1])
                 assert problem is None, f"{label}: {problem}"
                 proved += 1
     assert proved, f"{label}: says nothing"
@@ -193,7 +196,9 @@ def changed(latex):
 
 
 # changes that change nothing, and why
-NEUTRAL = {"step-parts": r"(t)[- -> +]"}  # any constant may be taken from phi, as E h_{n+1} = 0
+NEUTRAL = {
+    "step-parts": r"(t)[- -> +]",  # any constant may be taken from phi, as E h_{n+1} = 0
+}
 
 
 @pytest.mark.parametrize("label", MEANINGS)

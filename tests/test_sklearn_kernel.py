@@ -116,10 +116,11 @@ def test_there_are_tests_of_regression():
 @pytest.mark.parametrize("name, kernel, others", list(gaussian_process_tests()))
 def test_passes_scikit_learns_tests_of_regression(name, kernel, others, monkeypatch):
     if name == "test_duplicate_input" and kernel is not FIXED:
-        # Of two inputs 1e-15 apart, their kernels see nothing at all, and ours the last digit: L-BFGS stops
-        # where the likelihood has its 10th digit, which leaves 5 of the prediction.
+        # Of two inputs 1e-15 apart, their kernels see nothing at all, and ours the last digit. L-BFGS
+        # stops when the likelihood, of about 45, changes by 2e-9 of itself, so by 1e-7: that leaves the
+        # hyperparameters their first 3 or 4 digits. With bounds of 1e-3 to 1e3 it was .75 and 11.
         almost_equal = regression_tests.assert_almost_equal
-        monkeypatch.setattr(regression_tests, "assert_almost_equal", lambda a, b: almost_equal(a, b, 5))
+        monkeypatch.setattr(regression_tests, "assert_almost_equal", lambda a, b: almost_equal(a, b, 4))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a constant target is best by a bound
         getattr(regression_tests, name)(kernel=kernel, **others)
@@ -150,7 +151,7 @@ def test_a_search_within_the_default_bounds_arrives(Kernel, depth):
     if depth == 2:  # does not come back from where the old bounds let it go
         wide = Kernel(depth, bias_std=0.5, weight_std_bounds=(1e-3, 1e3), bias_std_bounds=(1e-3, 1e3))
         lost = GaussianProcessRegressor(wide, alpha=1e-2).fit(X, y)
-        assert lost.log_marginal_likelihood_value_ == pytest.approx(at_start)
+        assert lost.log_marginal_likelihood_value_ == pytest.approx(at_start, rel=1e-6, abs=0)
 
 
 def test_default_bounds_keep_the_scale():
@@ -441,7 +442,7 @@ def test_a_grid_search_over_depth_and_more(data):
         depth, bias_std = int(params["kernel__depth"]), params["kernel__bias_std"]
         K = nu.ntk(torch.tensor(X), depth=depth, bias_std=float(bias_std)).numpy()
         by_hand = cross_val_score(KernelRidge(kernel="precomputed", alpha=0.1), K, y, cv=3)
-        assert score == pytest.approx(by_hand.mean(), rel=1e-9)
+        assert score == pytest.approx(by_hand.mean(), rel=1e-9, abs=0)
     assert len(set(search.cv_results_["mean_test_score"])) == 8  # every parameter matters
 
     pipeline = make_pipeline(StandardScaler(), SVC(kernel=NTK()))
@@ -474,8 +475,8 @@ def test_a_fit_of_the_hyperparameters_ends_at_a_maximum(normal):
     value, slope = gp.log_marginal_likelihood(gp.kernel_.theta, eval_gradient=True)
     assert value > gp.log_marginal_likelihood(true.theta) > gp.log_marginal_likelihood(start.theta)
     assert np.abs(slope).max() < 0.05  # over 2400 numbers
-    assert gp.kernel_.bias_std == pytest.approx(1.0, rel=0.2)
-    assert gp.kernel_.weight_std == pytest.approx(0.5, rel=0.1)
+    assert gp.kernel_.bias_std == pytest.approx(1.0, rel=0.2, abs=0)
+    assert gp.kernel_.weight_std == pytest.approx(0.5, rel=0.1, abs=0)
 
 
 def test_gaussian_process_classification_takes_it(data):

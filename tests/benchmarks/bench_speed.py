@@ -69,6 +69,14 @@ def analytic():
             yield row(f"one processor, {dtype}", activation, both, arguments, threads=1)
 
 
+def by_quadrature():
+    """Functions without a closed form; nobody else computes them to as many digits."""
+    for function in ("tanh", "mish"):
+        for bias_std in (0.0, 0.5):
+            arguments = ANALYTIC | dict(dtype="float64", activation=function, bias_std=bias_std)
+            yield row("from_function", function + ", biases" * bool(bias_std), ["ntkutils"], arguments, 3)
+
+
 def empirical():
     """Networks that are ours, networks of torch's layers, and convolutions."""
     everybody = [OURS, *NEURAL_TANGENTS, *TORCH]
@@ -101,6 +109,9 @@ def growth():
             yield row("growth", f"{what}={value}", both, float64 | {what: value}, 3)
     for width in (256, 512, 1024, 2048, 4096):
         yield row("growth", f"width={width}", [OURS], MLP | dict(width=width), 3)
+
+
+PARTS = (analytic, by_quadrature, empirical, growth)
 
 
 def tiny(one):
@@ -193,7 +204,7 @@ def measure(one, stage):
                 figures[name][key].append(float(f"{value:.5g}") if key != "calls" else value)
     others = None
     if worked is not None:  # the share of all processors that anything else had
-        others = (busy() - worked - own) / (os.cpu_count() * (time.perf_counter() - began))
+        others = max(0, busy() - worked - own) / (os.cpu_count() * (time.perf_counter() - began))
     return one | {"others": others, "contestants": figures}
 
 
@@ -217,7 +228,9 @@ def main(target, *selection):
         "date": date.today().isoformat(),
         "load before": round(os.getloadavg()[0], 2),
     } | {name: version(name) for name in ("torch", "jax", "neural-tangents", "numpy")}
-    rows = {(one["group"], one["name"]): one for part in (analytic, empirical, growth) for one in part()}
+    if small:
+        machine["sizes"] = "tiny, to try it out: the numbers mean nothing"
+    rows = {(one["group"], one["name"]): one for part in PARTS for one in part()}
     chosen = [
         tiny(one) if small else one for (group, _), one in rows.items() if group in groups or not groups
     ]

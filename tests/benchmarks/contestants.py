@@ -33,6 +33,8 @@ def sets(n, d, dtype, pair):
 
 def ours(n, d, depth, dtype, activation="relu", bias_std=0.0, pair=False):
     x1, x2 = (None if x is None else torch.from_numpy(x) for x in sets(n, d, dtype, pair))
+    if activation not in nu.activations.BY_NAME:
+        activation = nu.activations.from_function(getattr(torch.nn.functional, activation))
     return lambda: nu.ntk(x1, x2, depth=depth, activation=activation, bias_std=bias_std)
 
 
