@@ -29,8 +29,8 @@ from .covariance import Covariance
 from .quadrature import QuadratureError, applied, legendre, one_by_one
 
 ORDER = 20  # nodes of a panel
-# What a panel, an interpolation, a series may leave out, of the root of E[f(sz)²]: we go on to AIMED_AT, and
-# take RESOLVED where there are MANY already, or where more do not help, as rounding is met.
+# What a panel, an interpolation, a series may leave out, of the root of E[f(sz)²]: we go on to AIMED_AT,
+# and take RESOLVED where there are MANY already, or where more do not help, as rounding is met.
 AIMED_AT, RESOLVED, MANY = 2e-14, 2e-12, 90
 NARROWEST = 2.0**-22  # panel, in standard deviations
 FARTHEST = 38  # standard deviations: the normal density is 1e-314 there
@@ -304,7 +304,8 @@ class _Basis:
                 raise QuadratureError(
                     f"E[{self.f.name}(u) {self.f.name}(v)]: expected a function that panels resolve to "
                     f"{RESOLVED:g} of its size, got one that they do not at a standard deviation of "
-                    f"{at:.6g}, near z = ±{at * middle:.6g}, where it is {f[0]:.6g} and {f[1]:.6g}. Name every kink and jump in kinks=(...); "
+                    f"{at:.6g}, near z = ±{at * middle:.6g}, where it "
+                    f"is {f[0]:.6g} and {f[1]:.6g}. Name every kink and jump in kinks=(...); "
                     f"waves may be too fast, or the function's own rounding too large"
                 )
             half = todo.mean(1)
