@@ -35,7 +35,7 @@ def sample_ntk_by_layer(
 
     Args:
         x: data points, shape (n, d), float32 or float64.
-        width: the number of units of every hidden layer, at least n+1.
+        width: the number of units of every hidden layer.
         depth: the number L of hidden layers.
         copies: the number S of networks.
         activation: a name in :mod:`ntkutils.activations`, or an Activation.
@@ -61,7 +61,7 @@ def sample_ntk_by_layer(
     (arXiv:2009.10685).
     """
     x, phi = check_that.require_points(x), get(activation)
-    width = check_that.require_count(width, "width", least=len(x) + 1)
+    width = check_that.require_count(width, "width", least=1)
     depth = check_that.require_count(depth, "depth", least=0)
     copies = check_that.require_count(copies, "copies", least=1)
     weight_std = check_that.require_scale(weight_std, "weight_std")

@@ -936,6 +936,20 @@ def _():
     return cases
 
 
+@of("step-inverse-kernel")
+def _():
+    far, near = 3_000_000, 30_000
+    found, angles = relu_depths(far, near)
+    return {
+        "K^{(L)}": found[near] * (near + 1),
+        r"\theta_{L}": angles[near],
+        "L": near,
+        "c": 3 * PI / angles[far] - far - 1.5 * math.log(far),
+        "O(*)": Small(3),
+        "o(*)": Small(0.01),
+    }
+
+
 @of("step-angle", tolerance=2e-7)
 def _():
     _, angles = relu_depths(3_000_000)
@@ -1111,10 +1125,20 @@ def _():
 
 @of("step-duhamel", tolerance=1e-11)
 def _():
-    rate, t, D, r0 = 0.7, 1.9, 0.3, 1.4
+    # nearly equal for rates that are nearly alike, at the time where the last bound is largest
+    rate, mu, D, r0 = 0.7, 0.699, 0.3, 1.4
+    t = 1.0001 / mu
     s = torch.linspace(0, t, 20001, dtype=torch.float64)
-    e = torch.trapezoid(torch.exp(-rate * (t - s)) * D * r0 * torch.exp(-rate * s / 4), s)
-    return {r"|e_{t}|": e * (1 - 1e-8), r"\lambda": rate, "t": t, "D": D, "|r_{0}|": r0}
+    e = torch.trapezoid(torch.exp(-rate * (t - s)) * D * r0 * torch.exp(-mu * s), s)
+    return {
+        r"|e_{t}|": e * (1 - 1e-8),
+        r"\lambda": rate,
+        r"\mu": mu,
+        "t": t,
+        "D": D,
+        "|r_{0}|": r0,
+        "e": math.e,
+    }
 
 
 @of("step-smooth-constants")
@@ -1194,6 +1218,22 @@ def _():
         "f_{0}(X)": F0,
         "y": Y,
         "t": t,
+        r"K_{\infty}(x,X)": ROWS,
+        r"K_{\infty}": KERNEL,
+        "I": torch.eye(N).double(),
+    }
+
+
+@of("eq-main-descent")
+def _():
+    s, eta = 5, 0.07
+    return {
+        "f_{s}(x)": trained(nu.gradient_descent, s, learning_rate=eta)[1],
+        "f_{0}(x)": F0_TEST,
+        "f_{0}(X)": F0,
+        "y": Y,
+        "s": s,
+        r"\eta": eta,
         r"K_{\infty}(x,X)": ROWS,
         r"K_{\infty}": KERNEL,
         "I": torch.eye(N).double(),

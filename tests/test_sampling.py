@@ -36,8 +36,10 @@ def both(x, **options):
         dict(activation="relu", width=6, depth=3),
         dict(activation="erf", width=6, depth=2, weight_std=1.3, bias_std=0.5),
         dict(activation="gelu", width=10, depth=1, bias_std=0.2),
+        dict(activation="sin", width=1, depth=3, bias_std=0.5),  # fewer units than points
+        dict(activation="erf", width=2, depth=2, weight_std=1.3),
     ],
-    ids=lambda options: options["activation"],
+    ids=lambda options: f"{options['activation']}, width {options['width']}",
 )
 @pytest.mark.parametrize("points", ["generic", "coincident", "more than features"])
 def test_has_the_law_of_networks(points, options, normal):
@@ -96,7 +98,7 @@ def test_networks_drawn_in_groups_are_independent_copies(normal, monkeypatch):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (dict(width=2), "width: expected at least 3, got 2"),
+        (dict(width=0), "width: expected at least 1, got 0"),
         (dict(copies=0), "copies: expected at least 1"),
         (dict(depth=-1), "depth: expected at least 0"),
         (dict(bias_std=-1.0), "bias_std"),

@@ -59,3 +59,12 @@ def test_a_width_that_does_not_matter_is_seen(chapter):
     for what, limit in (("all weights", -0.5), ("drift, train", -1.0), ("to the limit", -0.5)):
         with pytest.raises(AssertionError):
             chapter["report"](same, PLAN, {what: limit})
+
+
+@pytest.mark.parametrize("power", [-0.8, -1.15])
+def test_an_exponent_beside_the_expected_one_is_seen(chapter, power):
+    noise = torch.linspace(0.9, 1.1, 60).double()
+    runs = {k: {"drift": noise * k**power} for k in PLAN}
+    for within in (0.1, 0.15):
+        with pytest.raises(AssertionError):
+            chapter["report"](runs, PLAN, {"drift": -1.0}, within)

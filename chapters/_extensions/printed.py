@@ -53,22 +53,24 @@ PINNED = {
         "eq-unrolled",
     ),
     "step-second-order": Pin(
-        "0404ae4ef9", "terms of lower order, with a constant that stands for any", "eq-quarter"
+        "80afa3e7ab",
+        "a remainder on each of two lines; what follows, step-inverse-kernel, is evaluated",
+        "eq-quarter",
     ),
     "eq-hessian-growth": Pin("b1841f9537", "a limit that is approached like 1/log k", "eq-hessian-growth"),
-    "def-lazy": Pin("50e645149c", "a hypothesis", "eq-lazy-weights"),
+    "def-lazy": Pin("8e1a5bb0e5", "a hypothesis", "eq-lazy-weights"),
     "eq-lazy-weights": Pin(
-        "74f190c1f4", "an inequality along a training that the check runs", "eq-lazy-weights"
+        "62dae5ac55", "an inequality along a training that the check runs", "eq-lazy-weights"
     ),
     "eq-lazy-kernel": Pin(
         "dbc86a5bb8", "an inequality along a training that the check runs", "eq-lazy-kernel"
     ),
     "eq-lazy-train": Pin(
-        "f0875f6547", "an inequality along a training that the check runs", "eq-lazy-train"
+        "5405071adb", "an inequality along a training that the check runs", "eq-lazy-train"
     ),
-    "eq-lazy-test": Pin("1e50a5c357", "an inequality along a training that the check runs", "eq-lazy-test"),
-    "step-descent": Pin("e0d4a20720", "inequalities of derivatives in time", "eq-lazy-weights"),
-    "def-beta": Pin("ebe9bb654f", "bounds by suprema", "eq-lazy-kernel"),
+    "eq-lazy-test": Pin("a6f1707289", "an inequality along a training that the check runs", "eq-lazy-test"),
+    "step-descent": Pin("cfebf9045c", "inequalities of derivatives in time", "eq-lazy-weights"),
+    "def-beta": Pin("5e84dcc2a9", "bounds by suprema", "eq-lazy-kernel"),
     "eq-positive": Pin("41c60edd25", "an inequality of an eigenvalue", "eq-positive"),
     "step-neuron-kernel": Pin("2d06cbba42", "a name for one term of a sum", "eq-smooth-law"),
     "def-neuron-derivative": Pin(
@@ -80,8 +82,12 @@ PINNED = {
     "eq-smooth-law": Pin(
         "e1c87dc144", "two values in a sentence; the constants in them are evaluated", "eq-smooth-law"
     ),
-    "step-outputs": Pin("bc4a653999", "an inequality with suprema over time"),
-    "step-kinks": Pin("d65485a5f1", "an inequality with any constant"),
+    "step-neuron-moves": Pin("ad0d95a7d7", "an inequality with any constant", "eq-main-descent"),
+    "step-mean-kernel": Pin("c16d6b309d", "an integral of a kernel along a step", "eq-main-descent"),
+    "step-displacement": Pin("d5b711c26d", "a definition, of what is left of a sum"),
+    "step-odd-mean": Pin("5bb6ab371b", "means over neurons, with terms of lower order", "eq-smooth-law"),
+    "step-outputs": Pin("49315ded6a", "an inequality with suprema over time"),
+    "step-kinks": Pin("5ddb8ad53d", "an inequality with any constant"),
     "eq-flips-count": Pin("a04d983262", "a limit of networks that the check trains", "eq-flips-count"),
     "eq-flips-kernel": Pin("ce37e2b3e5", "a limit of networks that the check trains", "eq-flips-kernel"),
     "step-clock": Pin("e184be8d86", "a change of time, and a rotation in words", "eq-flips-kernel"),
