@@ -1305,7 +1305,7 @@ def erf_of(stax):
     return stax.Erf(a=math.sqrt(norm / raw))
 
 
-@of("def-eigenvalues", tolerance=1e-11)
+@of("eq-eigenvalues", tolerance=1e-11)
 def _():
     d = 5
     kernel = lambda xi: activations.exp.dual(xi)  # noqa: E731

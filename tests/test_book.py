@@ -60,19 +60,6 @@ def check_problems(chapters):
                 yield f"{check['label']} in {path}: unknown oracle {check['oracle']!r}"
 
 
-# what chapter 6 still lacks
-POWERLESS = {
-    "eq-nt-inputs",
-    "eq-nt-time",
-    "eq-nt-ridge",
-    "eq-shift",
-    "eq-circle-even",
-    "eq-odd-part",
-    "eq-decay",
-    "eq-corners",
-    "eq-timetable",
-}
-INEXACT = {"eq-nt-time", "eq-decay", "eq-corners"}
 NOT_EXACT = 1e-10  # a comparison up to more than this says what of it is approximate
 
 
@@ -82,10 +69,10 @@ def power_problems(chapters):
         checks = checks_of(notebook)
         rejecting = {check["label"] for check in checks if check.get("wrong")}
         for label in labels_of(notebook):
-            if label.startswith("eq-") and label not in rejecting | POWERLESS:
+            if label.startswith("eq-") and label not in rejecting:
                 yield f"{label} in {path}: no check of it there has wrong=..., a formula that it rejects"
         for check in checks:
-            if check["kind"] == "exact" and check["bound"] > NOT_EXACT and check["label"] not in INEXACT:
+            if check["kind"] == "exact" and check["bound"] > NOT_EXACT:
                 yield (
                     f"{check['label']} in {path}: compared up to {check['bound']:g} and called exact: say "
                     f"in approximate=... what of it is not"

@@ -39,7 +39,10 @@ PINNED = {
     "eq-nt-ridge": Pin("835c90d763", "the other side is an option of neural-tangents", "eq-nt-ridge"),
     "eq-shift": Pin("a683be8c1e", "the kernel of a network that ntkutils does not have", "eq-shift"),
     "def-corrected": Pin("e68f900268", "an interval of the literature"),
-    "def-distance": Pin("a7a6179b65", "a definition, and an exponent that is fitted"),
+    "def-distance": Pin("d56473595d", "a definition"),
+    "eq-fluctuation": Pin(
+        "f10dc7ee3f", "a limit; both of its sides are means that the check takes", "eq-fluctuation"
+    ),
     "def-features": Pin("2c3c8abc2e", "a name for a gradient", "def-ntk"),
     "def-unit": Pin("468f79bd8a", "a name for a product", "eq-second-moment"),
     "def-gram": Pin("e94fde9a7a", "a name for a matrix", "eq-sigma"),
