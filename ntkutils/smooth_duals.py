@@ -30,8 +30,7 @@ from .quadrature import QuadratureError, applied, legendre, one_by_one
 
 ORDER = 20  # nodes of a panel
 # What a panel, an interpolation, a series may leave out, of the root of E[f(sz)²]: we go on to AIMED_AT,
-# and
-# take RESOLVED where there are MANY already, or where more do not help, as rounding is met.
+# and take RESOLVED where there are MANY already, or where more do not help, as rounding is met.
 AIMED_AT, RESOLVED, MANY = 2e-14, 2e-12, 90
 NARROWEST = 2.0**-22  # panel, in standard deviations
 FARTHEST = 38  # standard deviations: the normal density is 1e-314 there
@@ -305,9 +304,8 @@ class _Basis:
                 raise QuadratureError(
                     f"E[{self.f.name}(u) {self.f.name}(v)]: expected a function that panels resolve to "
                     f"{RESOLVED:g} of its size, got one that they do not at a standard deviation of "
-                    f"{at:.6g}, "
-                    f"near z = ±{at * middle:.6g}, "
-                    f"where it is {f[0]:.6g} and {f[1]:.6g}. Name every kink and jump in kinks=(...); "
+                    f"{at:.6g}, near z = ±{at * middle:.6g}, where it "
+                    f"is {f[0]:.6g} and {f[1]:.6g}. Name every kink and jump in kinks=(...); "
                     f"waves may be too fast, or the function's own rounding too large"
                 )
             half = todo.mean(1)
@@ -464,8 +462,7 @@ class _Table:
         if not error <= 2 * RESOLVED:
             raise QuadratureError(
                 f"E[{self.one.f.name}(u)²]: expected a quadrature in the plane to agree with one on the "
-                f"line, "
-                f"got {error:.1e} apart. Name every kink and jump in kinks=(...)"
+                f"line, got {error:.1e} apart. Name every kink and jump in kinks=(...)"
             )
 
     def outer(self, sd1: Tensor, sd2: Tensor, near: Tensor, far: Tensor) -> Tensor:
@@ -517,9 +514,8 @@ def _at(waves: list[tuple[int, Tensor, list[int], list[int]]], angles: Tensor) -
 
 
 # --- with derivatives --------------------------------------------------------------------------------
-# By Price's theorem d/dcov E[f(u) g(v)] = E[f'(u) g'(v)] and d/dvar(u) = E[f''(u) g(v)]/2. What comes
-# out is an
-# expectation of the same kind, so that derivatives of any order are right by construction.
+# By Price's theorem d/dcov E[f(u) g(v)] = E[f'(u) g'(v)] and d/dvar(u) = E[f''(u) g(v)]/2. What comes out
+# is an expectation of the same kind, so that derivatives of any order are right by construction.
 
 
 class _Plane(torch.autograd.Function):
