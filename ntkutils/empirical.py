@@ -60,8 +60,9 @@ def empirical_ntk(
 
     The sum runs over all parameters that require a gradient. They are differentiated through
     :mod:`torch.func`, in chunks of examples, and the gradients of linear layers' weights are not
-    formed if each example is one vector to them. In every call this is held to plain autograd on two
-    of the examples; a module that torch.func refuses or gets wrong is differentiated by plain autograd,
+    formed if each example is one vector to them. All of them are held to a backward pass of plain
+    autograd, along a random direction of the outputs (within a transform of torch.func, those of two
+    of the examples); a module that torch.func refuses or gets wrong is differentiated by plain autograd,
     an example at a time, with a :class:`ntkutils.SlowRoadWarning` that says why.
     The model itself is never called, but a copy of it: it stays as it is, and threads can share it.
     In neural-tangents: ``nt.empirical_ntk_fn(f, trace_axes=())``.
@@ -130,14 +131,13 @@ def empirical_ntk_by_layer(model: nn.Module, x1: Tensor, x2: Tensor | None = Non
     x1, x2 = _examples(model, x1, x2)
     if not (len(x1) and len(x2)):
         raise ValueError(f"x1 and x2: expected at least one example each, got {len(x1)} and {len(x2)}")
-    shares = dict(Road.to(model, x1, x2).shares(x1, x2))
+    road = Road.to(model, x1, x2)
+    shares = dict(road.shares(x1, x2))
     nothing = torch.zeros_like(next(iter(shares.values())))
-    return torch.stack(
-        [
-            _scalar_if_one(sum((shares[name] for name in names if name in shares), nothing))
-            for names in layers_of(model)
-        ]
-    )
+    layers = [
+        sum((shares[name] for name in names if name in shares), nothing) for names in layers_of(model)
+    ]
+    return _scalar_if_one(_settled(torch.stack(layers), road))
 
 
 def _examples(model: nn.Module, x1: object, x2: object | None) -> tuple[Tensor, Tensor]:

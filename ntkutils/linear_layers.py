@@ -101,6 +101,9 @@ def inner_products(gradients1: Gradients, gradients2: Gradients, axes: int) -> I
     """
     for name, (g1, h1) in gradients1.items():
         g2, h2 = gradients2[name]
+        if (h1 is None) != (h2 is None):  # some were formed and some were not
+            g1, h1 = (g1, h1) if h1 is None else (g1[..., None] * h1[..., None, None, :], None)
+            g2, h2 = (g2, h2) if h2 is None else (g2[..., None] * h2[..., None, None, :], None)
         products = _of_one(g1, g2, axes)
         if h1 is not None and h2 is not None:
             products = products * (h1 @ h2.mT)[..., None, None]

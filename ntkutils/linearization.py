@@ -1,6 +1,7 @@
 """The first-order Taylor model of a network in its weights."""
 
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ def linearize(model: nn.Module, params: Parameters | None = None) -> Callable[[P
 
     by the derivative of a vector-Jacobian product, which is linear in its vector; no gradient is formed,
     and threads may call it at once (they may not use torch's forward mode).
-    For each shape of inputs the first call is held to plain autograd; for a module that
+    It is held to plain autograd whenever it meets other inputs than before; for a module that
     :mod:`torch.func` refuses, plain autograd takes its place with a :class:`ntkutils.SlowRoadWarning`.
     In neural-tangents: ``nt.linearize(f, params)``.
 
@@ -77,17 +78,22 @@ def linearize(model: nn.Module, params: Parameters | None = None) -> Callable[[P
             for name, w in function.weights.items():  # which the copy shares
                 w.copy_(params[name])
     anchor, mine = function.weights, PerThread(function)
-    slow: dict[Any, bool] = {}  # by kind of input: whether plain autograd has to do it
+    tried: dict[
+        Any, tuple[Any, int, bool]
+    ] = {}  # by kind of input: which, and if plain autograd has to do it
 
     def f_lin(params: Parameters, x: Tensor) -> Tensor:
         _require_same(params, anchor)
         within = are_transforms_active()
         kind = (x.shape, x.dtype, x.device, within)
-        if kind not in slow:
+        last, version, slow = tried.get(kind, (lambda: None, -1, False))
+        # other numbers may take other ways through a module; the same tensor, unchanged, has been tried
+        if last() is not x or x.is_inference() or version != x._version:
             plain = concrete(x, x.shape)
-            slow[kind] = outside_transforms(lambda: _is_slow(mine(), plain, within))
+            slow = outside_transforms(lambda: _is_slow(mine(), plain, within))
+            tried[kind] = weakref.ref(x), -1 if x.is_inference() else x._version, slow
         step = {name: params[name] - w for name, w in anchor.items()}
-        value, slope = (_by_plain_autograd if slow[kind] else _by_transforms)(mine(), step, x)
+        value, slope = (_by_plain_autograd if slow else _by_transforms)(mine(), step, x)
         return value + slope
 
     return f_lin

@@ -411,11 +411,11 @@ def leaves_of(out: Tensor) -> list[Tensor]:
 
 def two_examples(x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
     """Two examples that differ, of those that are given as far as there are such."""
-    every = torch.cat([x1, x2]) if x1 is not x2 else x1
-    first = every[0]
-    others = (every != first).flatten(1).any(1) if every.ndim > 1 else every != first
-    if others.any():
-        return first, every[others.nonzero()[0, 0]]
+    first = x1[0]
+    for z in (x1,) if x1 is x2 else (x1, x2):
+        others = (z != first).flatten(1).any(1) if z.ndim > 1 else z != first
+        if others.any():
+            return first, z[others.nonzero()[0, 0]]
     other = first.flatten().flip(0).view_as(first)
     if torch.equal(other, first):
         other = torch.zeros_like(first) if first.any() else torch.ones_like(first)

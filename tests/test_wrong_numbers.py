@@ -776,6 +776,55 @@ def test_what_has_no_kernel_is_refused(name):
     assert lazy or all(torch.equal(b, before[1][n]) for n, b in model.named_buffers())
 
 
+class HeldBehindAGate(Held):
+    """A weight that torch.func does not see, for some examples alone."""
+
+    def forward(self, x):
+        return self.a(x).tanh() + (x[:, :1] > 1) * super().forward(x)
+
+
+def gated(n):
+    torch.manual_seed(0)
+    model, x = HeldBehindAGate().double(), torch.randn(n, 3).double()
+    x[:, 0] = -x[:, 0].abs()
+    x[-1, 0] = 2.0
+    J = torch.stack([torch.cat([g.flatten() for g in _rows_of(model, z)]) for z in x])
+    return model, x, J @ J.T
+
+
+def _rows_of(model, z):
+    return torch.autograd.grad(model(z[None])[0, 0], list(model.parameters()))
+
+
+def test_what_is_wrong_for_one_example_alone_is_noticed():
+    """The examples that are tried first do not show it; what was computed for them is kept."""
+    model, x, right = gated(9)
+    for chunk_size in (2, None):
+        with pytest.warns(nu.SlowRoadWarning):
+            kernel = nu.empirical_ntk(model, x, chunk_size=chunk_size)[..., 0, 0]
+        assert (kernel - right).abs().max() < 1e-13 * right.abs().max()
+        with pytest.warns(nu.SlowRoadWarning):
+            cross = nu.empirical_ntk(model, x[:3], x, chunk_size=chunk_size)[..., 0, 0]
+        assert (cross - right[:3]).abs().max() < 1e-13 * right.abs().max()
+    with pytest.warns(nu.SlowRoadWarning):
+        shares = nu.empirical_ntk_by_layer(model, x)[..., 0, 0]
+    assert (shares.sum(0) - right).abs().max() < 1e-13 * right.abs().max()
+
+
+def test_a_linearization_is_tried_on_other_inputs_too():
+    model, x, _ = gated(2)
+    f_lin, w = nu.linearize(model), nu.parameters_of(model)
+    moved = {name: p + 0.1 for name, p in w.items()}
+    f_lin(moved, x[:1].clone())
+    with pytest.warns(nu.SlowRoadWarning):
+        tangent = f_lin(moved, x[1:].clone())
+    rows = torch.stack([
+        sum((0.1 * g).sum() for g in torch.autograd.grad(model(x[1:])[0, a], list(model.parameters())))
+        for a in range(3)
+    ])  # fmt: skip
+    assert (tangent[0] - model(x[1:])[0] - rows).abs().max() < 1e-13
+
+
 def test_a_module_that_changes_meanwhile_is_noticed():
     x = torch.randn(20, 3).double()
     with pytest.raises(ValueError, match="others at a second call"):
